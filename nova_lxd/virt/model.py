@@ -1,0 +1,152 @@
+"""The values that travel between the layers: frozen, typed, without behaviour of their own.
+
+Nova's objects are copied into these at the services' edge, so that the translators need no Nova.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+Config = dict[str, str]
+"""LXD config keys and values; LXD takes strings only."""
+
+Device = dict[str, str]
+"""One LXD device."""
+
+Devices = dict[str, Device]
+"""LXD devices by name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Flavor:
+    """What the flavor promises.  Sizes are binary: MiB and GiB, as Nova means them."""
+
+    name: str
+    vcpus: int
+    memory_mb: int
+    root_gb: int
+    ephemeral_gb: int = 0
+    swap_mb: int = 0
+    extra_specs: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """Who the server is: written to the instance as ``user.nova.*``."""
+
+    name: str
+    """Nova's ``instance.name``, which is the LXD instance's and the profile's name."""
+    uuid: str
+    project_id: str
+    user_id: str
+    image_id: str
+    flavor_name: str
+    request_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Vif:
+    """One Neutron port as bound to this host."""
+
+    port_id: str
+    devname: str
+    """Host-side name, ``tap`` and the first eleven characters of the port id."""
+    mac: str
+    vif_type: str
+    vnic_type: str = "normal"
+    mtu: int | None = None
+    hybrid_plug: bool = False
+    datapath_type: str = "system"
+    active: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class ImageSource:
+    """A Glance image as its metadata describes it."""
+
+    id: str
+    name: str
+    disk_format: str
+    container_format: str
+    architecture: str = ""
+    """Glance property ``architecture`` (hw_architecture), empty when unset."""
+    size: int = 0
+    """Bytes of the stored file."""
+    min_disk_gb: int = 0
+    min_ram_mb: int = 0
+    created_at: int = 0
+    """Seconds since the epoch."""
+    properties: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class CachedImage:
+    """An image in LXD's store."""
+
+    fingerprint: str
+    unpacked_bytes: int
+    """Room its root file system needs, counted when it was inspected."""
+
+
+@dataclass(frozen=True, slots=True)
+class IdRange:
+    """A range of host uids and gids."""
+
+    base: int
+    size: int
+
+    @property
+    def end(self) -> int:
+        """First id behind the range."""
+        return self.base + self.size
+
+    def overlaps(self, other: IdRange) -> bool:
+        """Whether some id lies in both ranges."""
+        return self.base < other.end and other.base < self.end
+
+
+@dataclass(frozen=True, slots=True)
+class HostFacts:
+    """What the translators need to know of this host's LXD."""
+
+    name: str
+    architectures: tuple[str, ...]
+    """LXD's names, the native one first: ``("x86_64", "i686")``."""
+    server_version: str
+    api_extensions: frozenset[str]
+    pool: str
+    pool_driver: str
+    id_range: IdRange
+    """All the host ids that containers may use."""
+    allow_privileged: bool = True
+    allow_nested: bool = True
+
+    @property
+    def enforces_disk_size(self) -> bool:
+        """Whether the pool can hold a root disk to its size (a ``dir`` pool cannot: lxd-facts 3)."""
+        return self.pool_driver != "dir"
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceSpec:
+    """All that LXD must be given to make one server."""
+
+    name: str
+    image_fingerprint: str
+    profile_config: Config
+    profile_devices: Devices
+    config: Config
+    devices: Devices
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceState:
+    """One LXD instance of our project as it stands."""
+
+    name: str
+    uuid: str
+    """Nova's id, empty for an instance that is not Nova's."""
+    status: str
+    """LXD's word: ``Running``, ``Stopped``, ``Frozen``, ``Error``, or a passing one."""
+    id_base: int | None = None
