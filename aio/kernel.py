@@ -1,0 +1,61 @@
+"""What daemons leave in the kernel, mounts, loop devices and links, and its removal."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+from aio.run import run
+
+
+def mounts_below(folder: Path, mountinfo: str | None = None) -> list[str]:
+    """Return the mount points at or below ``folder``, the youngest first."""
+    text = Path("/proc/self/mountinfo").read_text() if mountinfo is None else mountinfo
+    points = (_unescape(line.split()[4]) for line in text.splitlines())
+    top = str(folder)
+    return [point for point in points if point == top or point.startswith(top + "/")][::-1]
+
+
+def _unescape(field: str) -> str:
+    return field.encode("latin-1").decode("unicode_escape").encode("latin-1").decode()
+
+
+def unmount_below(folder: Path) -> None:
+    """Unmount everything at or below ``folder``; what is busy is detached lazily."""
+    for point in mounts_below(folder):
+        run("umount", point, check=False)
+    for point in mounts_below(folder):
+        run("umount", "--lazy", point, check=False)
+
+
+def loops_below(folder: Path) -> list[str]:
+    """Return the loop devices whose backing file is (or was) below ``folder``."""
+    listed = run("losetup", "--list", "--json", "--output", "NAME,BACK-FILE", check=False)
+    devices = json.loads(listed or "{}").get("loopdevices", [])
+    top = f"{folder}/"
+    return [each["name"] for each in devices if (each.get("back-file") or "").startswith(top)]
+
+
+def remove_tree(folder: Path) -> None:
+    """Unmount and detach what uses ``folder``, then remove it without leaving its file system."""
+    unmount_below(folder)
+    for device in loops_below(folder):
+        run("losetup", "--detach", device, check=False)
+    if folder.exists():
+        run("rm", "-rf", "--one-file-system", str(folder), timeout=600)
+
+
+def links() -> list[str]:
+    """Return the names of the network links of this namespace."""
+    return [link["ifname"] for link in json.loads(run("ip", "-json", "link", "show"))]
+
+
+def delete_link(name: str) -> None:
+    """Delete a network link; harmless when there is none."""
+    run("ip", "link", "delete", name, check=False)
+
+
+def have(command: str) -> bool:
+    """Tell whether ``command`` is installed."""
+    return shutil.which(command) is not None
