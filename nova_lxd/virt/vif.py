@@ -1,0 +1,125 @@
+"""Nova's VIF -> LXD nic device, and the names of what stands between container and br-int."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from nova_lxd.exception import VifRefused
+from nova_lxd.virt.model import Device, Devices, Vif
+
+_PORT_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII)
+_MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}", re.ASCII | re.IGNORECASE)
+
+MIN_MTU, MAX_MTU = 1280, 16384
+"""What LXD takes."""
+
+_HYBRID = (
+    "set [securitygroup] firewall_driver = iptables_hybrid in the Neutron agent on this host and "
+    "bind the port anew"
+)
+_OVS = "bind it with ML2/OVS, firewall driver iptables_hybrid"
+_REASONS = {
+    "binding_failed": "Neutron could not bind it to this host; see that the host's L2 agent is "
+    "alive (openstack network agent list) and try again",
+    "unbound": "Neutron has not bound it to this host; try again, or delete and create the port",
+    "bridge": f"Nova and os-vif no longer plug linux bridges; {_OVS}",
+    "vhostuser": f"it needs a virtual machine's memory, which a container lacks; {_OVS}",
+    "hw_veb": "it needs SR-IOV, which containers do not have yet; use a port with vnic_type normal",
+    "macvtap": "it needs a virtual machine; use a port with vnic_type normal",
+}
+"""Why a port of some VIF type cannot be wired, and the way out."""
+
+
+def bridge_name(vif: Vif) -> str:
+    """Return the name of the port's own linux bridge, which carries the security group rules."""
+    return "qbr" + vif.port_id[:11]
+
+
+def bridge_end(vif: Vif) -> str:
+    """Return the name of the veth end that is in the bridge."""
+    return "qvb" + vif.port_id[:11]
+
+
+def ovs_end(vif: Vif) -> str:
+    """Return the name of the veth end that is in br-int."""
+    return "qvo" + vif.port_id[:11]
+
+
+def tap_name(vif: Vif) -> str:
+    """Return the host-side name of the container's NIC, for which Neutron writes its rules."""
+    return "tap" + vif.port_id[:11]
+
+
+def check(vif: Vif) -> None:
+    """Refuse a port that cannot be wired to a container.
+
+    :raises VifRefused: naming the port, its VIF type and the way out
+    """
+    if reason := _objection(vif):
+        raise _refusal(vif, reason)
+
+
+def nic_device(vif: Vif, index: int) -> Device:
+    """Return the nic that the guest sees as ``eth<index>``.
+
+    :raises VifRefused: see :func:`check`
+    """
+    check(vif)
+    device = {
+        "type": "nic",
+        "nictype": "bridged",
+        "parent": bridge_name(vif),
+        "host_name": vif.devname,
+        "name": f"eth{index}",
+        "hwaddr": vif.mac,
+    }
+    if vif.mtu is not None:
+        device["mtu"] = str(vif.mtu)
+    return device
+
+
+def devices(vifs: Sequence[Vif]) -> Devices:
+    """Return all nics, by their host-side names, in Nova's order.
+
+    :raises VifRefused: see :func:`check`; also when two of the VIFs are one port
+    """
+    nics: Devices = {}
+    for index, vif in enumerate(vifs):
+        if vif.devname in nics:
+            raise _refusal(vif, "it is attached twice; detach one")
+        nics[vif.devname] = nic_device(vif, index)
+    return nics
+
+
+def _refusal(vif: Vif, reason: str) -> VifRefused:
+    kind = f"vif_type {vif.vif_type!r}, vnic_type {vif.vnic_type!r}"
+    return VifRefused(f"port {vif.port_id!r} ({kind}): {reason}")
+
+
+def _objection(vif: Vif) -> str:
+    return _kind_objection(vif) or _value_objection(vif)
+
+
+def _kind_objection(vif: Vif) -> str:
+    if vif.vnic_type != "normal":
+        return "its vnic_type needs hardware or a virtual machine; use a port with vnic_type normal"
+    if vif.vif_type != "ovs":
+        return _REASONS.get(vif.vif_type, f"containers cannot be wired to this type; {_OVS}")
+    if not vif.hybrid_plug:
+        return f"a port plugged into br-int itself is not supported at this release; {_HYBRID}"
+    return ""
+
+
+def _value_objection(vif: Vif) -> str:
+    # These become LXD values and interface names; Neutron's are always well-formed.
+    if not _PORT_ID.fullmatch(vif.port_id):
+        return "its id is not a UUID; create the port anew"
+    if vif.devname != tap_name(vif):
+        # Under any other name the security group rules would not apply to it.
+        return f"its device is named {vif.devname!r}; the name must be {tap_name(vif)!r}"
+    if not _MAC.fullmatch(vif.mac):
+        return f"its MAC address is {vif.mac!r}; give it one of six bytes"
+    if vif.mtu is not None and not MIN_MTU <= vif.mtu <= MAX_MTU:
+        return f"its network's mtu is {vif.mtu}; LXD takes {MIN_MTU} to {MAX_MTU}"
+    return ""
