@@ -1,8 +1,8 @@
-"""``lxd.LXDDriver`` resolves however Nova and we are installed, and nothing of ours lies under nova/.
+"""``lxd.LXDDriver`` resolves however Nova and we are installed; nothing of ours lies under nova/.
 
-Four cells, {wheel, editable} Nova x {wheel, editable} nova-lxd, each in a virtual environment of its
-own.  The other libraries are shared: the environments see them through a folder of links that leaves
-out Nova and ourselves.  What stands for Nova:
+Four cells, {wheel, editable} Nova x {wheel, editable} nova-lxd, each in a virtual environment of
+its own.  The other libraries are shared: the environments see them through a folder of links that
+leaves out Nova and ourselves.  What stands for Nova:
 
 * wheel: links to the ``nova`` package and its metadata as pip has unpacked them;
 * editable: Nova's own modules in a folder shaped like its repository, installed with ``pip install
