@@ -14,7 +14,7 @@ import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from . import ImageError
+from aio.errors import AioError
 
 SKELETON = Path(__file__).with_name("rootfs")
 PROGRAMS = {  # path in the image -> Debian program, its package
@@ -41,7 +41,7 @@ SEARCH_PATH = "/usr/local/sbin:/usr/sbin:/sbin:/usr/local/bin:/usr/bin:/bin"
 def build_busybox(path: Path) -> Path:
     """Write the root filesystem as a .tar.gz to `path`; the same inputs give the same bytes.
 
-    Raises ImageError when a Debian package it is made from is missing.
+    Raises AioError when a Debian package it is made from is missing.
     """
     entries: dict[str, tuple[tarfile.TarInfo, bytes]] = {}
     for info, content in (*_programs(), *_applets(), *_skeleton(), *_directories()):
@@ -87,7 +87,7 @@ def _applets() -> Iterator[tuple[tarfile.TarInfo, bytes]]:
     """Yield busybox and, for each of its applets, a relative link."""
     busybox = _find("busybox", "busybox-static")
     if _libraries(busybox):
-        raise ImageError(f"{busybox} is not static. Install it: apt-get install busybox-static")
+        raise AioError(f"{busybox} is not static. Install it: apt-get install busybox-static")
     yield _file("bin/busybox", busybox.read_bytes(), 0o755)
     for applet in _run([str(busybox), "--list-full"]).split():
         if applet not in ("bin/busybox", "linuxrc"):
@@ -108,18 +108,18 @@ def _programs() -> Iterator[tuple[tarfile.TarInfo, bytes]]:
 
 def _libraries(program: Path) -> list[str]:
     """Return the absolute paths of the shared libraries and the loader that `program` needs."""
-    result = subprocess.run(["ldd", str(program)], capture_output=True, text=True)
+    result = subprocess.run(["ldd", str(program)], check=False, capture_output=True, text=True)
     if result.returncode:  # "not a dynamic executable"
         return []
     if "not found" in result.stdout:
-        raise ImageError(f"{program} misses a library:\n{result.stdout}")
+        raise AioError(f"{program} misses a library:\n{result.stdout}")
     return re.findall(r"(?:=>\s+|^\s+)(/\S+) \(0x", result.stdout, re.MULTILINE)
 
 
 def _find(program: str, package: str) -> Path:
     found = shutil.which(program, path=SEARCH_PATH)
     if not found:
-        raise ImageError(f"{program} is missing. Install it: apt-get install {package}")
+        raise AioError(f"{program} is missing. Install it: apt-get install {package}")
     return Path(found).resolve()
 
 
