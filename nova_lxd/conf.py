@@ -94,7 +94,8 @@ fails to build on this host with a message that says so.
         "allow_nested",
         default=True,
         help="""
-Whether a flavor may ask with ``lxd:nested_allowed=true`` that containers can run inside its servers.
+Whether a flavor may ask with ``lxd:nested_allowed=true`` that containers can run inside its
+servers.
 """,
     ),
 ]

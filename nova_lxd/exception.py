@@ -13,6 +13,7 @@
     │   └── PreconditionFailed      the object changed since its ETag was read
     ├── DeadlineExceeded        we stopped waiting; what was awaited may still happen
     ├── IdRangeExhausted        no free uid/gid range is left on this host
+    ├── VifPlugFailed           a port could not be wired to this host
     └── Refused                 the request itself cannot be served on any host
         ├── FlavorRefused
         │   └── DiskTooSmall        the flavor's root disk is smaller than the image
@@ -66,6 +67,10 @@ class DeadlineExceeded(LXDDriverError):
 
 class IdRangeExhausted(LXDDriverError):
     """Every isolated uid/gid range of this host is taken."""
+
+
+class VifPlugFailed(LXDDriverError):
+    """Plugging a port failed on the host, or Neutron reported that it did."""
 
 
 class Refused(LXDDriverError):

@@ -124,7 +124,7 @@ class HostFacts:
 
     @property
     def enforces_disk_size(self) -> bool:
-        """Whether the pool can hold a root disk to its size (a ``dir`` pool cannot: lxd-facts 3)."""
+        """Whether the pool can hold a root disk to its size; a ``dir`` pool cannot (measured)."""
         return self.pool_driver != "dir"
 
 

@@ -1,0 +1,145 @@
+"""Glance images in LXD's store: fetched once for each host, inspected, then shared.
+
+A tenant's metadata never reaches LXD: what is uploaded is always a split image whose first part is
+ours.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import nova.conf
+from nova.virt import images
+from oslo_concurrency import lockutils
+from oslo_log import log as logging
+from oslo_utils import fileutils, timeutils, units
+
+from nova_lxd import exception
+from nova_lxd.virt import image as image_translator
+from nova_lxd.virt import rootfs
+from nova_lxd.virt.model import CachedImage, Flavor, HostFacts, ImageSource
+from nova_lxd.virt.session import Session
+
+CONF = nova.conf.CONF
+LOG = logging.getLogger(__name__)
+
+_PREFIX = "lxd-image-"
+_CHUNK = units.Mi
+
+
+def source_of(image_meta: Any) -> ImageSource:
+    """Copy Nova's ImageMeta."""
+    properties = image_meta.properties
+    hints = {
+        "hypervisor_type": properties.get("img_hv_type"),
+        "vm_mode": properties.get("hw_vm_mode"),
+    }
+
+    def field(name: str, default: Any) -> Any:
+        return getattr(image_meta, name) if image_meta.obj_attr_is_set(name) else default
+
+    created = field("created_at", None)
+    return ImageSource(
+        id=field("id", None) or "",
+        name=field("name", None) or "",
+        disk_format=field("disk_format", None) or "",
+        container_format=field("container_format", None) or "",
+        architecture=properties.get("hw_architecture") or "",
+        size=field("size", None) or 0,
+        min_disk_gb=field("min_disk", None) or 0,
+        min_ram_mb=field("min_ram", None) or 0,
+        created_at=int(created.timestamp()) if created else 0,
+        properties={key: value for key, value in hints.items() if value},
+    )
+
+
+class ImageCache:
+    """The images that servers of this host were made from."""
+
+    def __init__(self, session: Session, host: HostFacts) -> None:
+        self._session = session
+        self._host = host
+
+    def discard_partial_downloads(self) -> None:
+        """Remove what a nova-compute that was killed had begun to download."""
+        for folder in Path(CONF.instances_path).glob(f"{_PREFIX}*"):
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def ensure(
+        self, context: Any, source: ImageSource, flavor: Flavor, trusted_certs: Any
+    ) -> CachedImage:
+        """Have the image in LXD's store, and make sure that it fits the flavor's root disk.
+
+        Simultaneous first boots of one image download it once; later ones ask Glance nothing.
+
+        :raises ImageRefused: its content is not a root file system we may hand to LXD
+        :raises DiskTooSmall: it does not fit
+        """
+        found = self._session.find_image(source.id)
+        if found is None:
+            with lockutils.lock(f"lxd-image-{source.id}"):
+                found = self._session.find_image(source.id) or self._import(
+                    context, source, flavor, trusted_certs
+                )
+        limit = flavor.root_gb * units.Gi
+        if limit and found.unpacked_bytes > limit:
+            raise exception.DiskTooSmall(limit, found.unpacked_bytes)
+        return found
+
+    def forget(self, image: CachedImage) -> None:
+        """Drop an image that LXD could not unpack."""
+        with contextlib.suppress(exception.NotFound):
+            self._session.delete_image(image.fingerprint)
+
+    def _import(
+        self, context: Any, source: ImageSource, flavor: Flavor, trusted_certs: Any
+    ) -> CachedImage:
+        watch = timeutils.StopWatch()
+        with watch, _private_folder() as folder:
+            path = str(folder / "rootfs")
+            images.fetch(context, source.id, path, trusted_certs=trusted_certs)
+            image = self._upload(source, flavor, path)
+        LOG.info(
+            "Image %s is in LXD's store after %.1f s, %d bytes unpacked",
+            source.id,
+            watch.elapsed(),
+            image.unpacked_bytes,
+        )
+        return image
+
+    def _upload(self, source: ImageSource, flavor: Flavor, path: str) -> CachedImage:
+        metadata = image_translator.metadata_tarball(source, self._host)
+        with open(path, "rb") as stream:
+            facts = rootfs.inspect(stream, source.id, flavor.root_gb * units.Gi)
+            fingerprint = _fingerprint(metadata, stream)
+            stream.seek(0)
+            properties = image_translator.image_properties(source, self._host)
+            properties["nova.unpacked_bytes"] = str(facts.unpacked_bytes)
+            self._session.upload_image(fingerprint, metadata, stream, properties)
+        with contextlib.suppress(exception.AlreadyExists):
+            self._session.add_alias(source.id, fingerprint)
+        return CachedImage(fingerprint, facts.unpacked_bytes)
+
+
+def _fingerprint(metadata: bytes, stream: Any) -> str:
+    """Compute what LXD calls the fingerprint of a split image."""
+    digest = hashlib.sha256(metadata)
+    stream.seek(0)
+    while chunk := stream.read(_CHUNK):
+        digest.update(chunk)
+    return digest.hexdigest()
+
+
+@contextlib.contextmanager
+def _private_folder() -> Iterator[Path]:
+    """Make a folder for one download that nobody else can read, and remove it whatever happens."""
+    fileutils.ensure_tree(CONF.instances_path)
+    with tempfile.TemporaryDirectory(prefix=_PREFIX, dir=os.fspath(CONF.instances_path)) as folder:
+        yield Path(folder)

@@ -1,0 +1,152 @@
+"""Ports: plugged by os-vif, hardened by us, awaited as Nova's options say."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import nova.conf
+import os_vif
+from nova import exception as nova_exception
+from nova.network import os_vif_util
+from os_vif import exception as osvif_exception
+from oslo_concurrency import processutils
+from oslo_log import log as logging
+from oslo_privsep import comm, daemon
+from vif_plug_ovs import privsep as osvif_privsep
+
+from nova_lxd import exception, privsep
+from nova_lxd.virt import vif as vif_translator
+from nova_lxd.virt.model import Vif
+
+CONF = nova.conf.CONF
+LOG = logging.getLogger(__name__)
+
+_PLUG_ERRORS = (
+    osvif_exception.ExceptionBase,
+    nova_exception.NovaException,
+    processutils.ProcessExecutionError,
+    daemon.FailedToDropPrivileges,
+    comm.PrivsepTimeout,
+    OSError,
+)
+
+
+def start_helpers() -> None:
+    """Start the privsep daemons now, so that the first tenant does not wait for them (1-2 s).
+
+    :raises ConfigurationError: one of them does not start
+    """
+    for context in (privsep.net_admin, osvif_privsep.vif_plug):
+        if not context.client_mode or context.channel is not None:
+            continue
+        try:
+            context.start()
+        except (daemon.FailedToDropPrivileges, OSError) as error:
+            raise exception.ConfigurationError(
+                f"[{context.cfg_section}]helper_command: the privileged helper does not start "
+                f"({error}); see etc/nova/rootwrap.d/lxd.filters and the installation guide"
+            ) from error
+
+
+def vifs_of(network_info: Any) -> list[Vif]:
+    """Copy Nova's network model; waits for Neutron's allocation when it is still under way."""
+    return [_vif(vif) for vif in network_info or []]
+
+
+def _vif(vif: Any) -> Vif:
+    details = vif.get("details") or {}
+    return Vif(
+        port_id=vif["id"],
+        devname=vif.get("devname") or f"tap{vif['id']}"[:14],
+        mac=vif["address"],
+        vif_type=vif["type"],
+        vnic_type=vif.get("vnic_type") or "normal",
+        mtu=vif["network"].get_meta("mtu"),
+        hybrid_plug=vif.is_hybrid_plug_enabled(),
+        datapath_type=details.get("datapath_type", "system"),
+        active=vif.get("active", True),
+    )
+
+
+def plug(instance: Any, network_info: Any) -> None:
+    """Wire every port to the integration bridge; one that is wired already stays as it is.
+
+    :raises VifRefused: the port's binding is of an unsupported kind
+    :raises VifPlugFailed: os-vif, the helper or ethtool failed
+    """
+    info = os_vif_util.nova_to_osvif_instance(instance)
+    for nova_vif in network_info or []:
+        vif = _vif(nova_vif)
+        vif_translator.check(vif)
+        try:
+            os_vif.plug(os_vif_util.nova_to_osvif_vif(nova_vif), info)
+            _harden(vif)
+        except _PLUG_ERRORS as error:
+            raise exception.VifPlugFailed(
+                f"port {vif.port_id} could not be plugged: {error}"
+            ) from error
+
+
+def _harden(vif: Vif) -> None:
+    bridge_end = vif_translator.bridge_end(vif)
+    privsep.disable_ipv6([vif_translator.bridge_name(vif), bridge_end, vif_translator.ovs_end(vif)])
+    if vif.datapath_type == "netdev":
+        privsep.disable_tx_checksum(bridge_end)
+
+
+def unplug(instance: Any, network_info: Any) -> None:
+    """Take every port off this host; one that is gone already is no error.
+
+    All ports are tried; the first error is raised at the end.
+    """
+    info = os_vif_util.nova_to_osvif_instance(instance)
+    failed: exception.VifPlugFailed | None = None
+    for nova_vif in network_info or []:
+        try:
+            vif_translator.check(_vif(nova_vif))
+            os_vif.unplug(os_vif_util.nova_to_osvif_vif(nova_vif), info)
+        except exception.VifRefused as error:
+            LOG.debug("Was never plugged: %s", error, instance=instance)
+        except _PLUG_ERRORS as error:
+            text = f"port {nova_vif['id']} could not be unplugged: {error}"
+            LOG.warning(text, instance=instance)
+            failed = failed or exception.VifPlugFailed(text)
+    if failed:
+        raise failed
+
+
+@contextlib.contextmanager
+def plugged_event(virtapi: Any, instance: Any, vifs: list[Vif]) -> Iterator[None]:
+    """Run the block, then wait until Neutron has wired the ports that are not active yet.
+
+    The block must plug them.  ``vif_plugging_timeout`` 0 means not to wait at all.
+
+    :raises VifPlugFailed: Neutron reported a failure, or did not report in time, and
+        ``vif_plugging_is_fatal`` is set
+    """
+    timeout = CONF.vif_plugging_timeout
+    events = [("network-vif-plugged", vif.port_id) for vif in vifs if timeout and not vif.active]
+    wait = virtapi.wait_for_instance_event(
+        instance, events, timeout=timeout, error_callback=_neutron_failed
+    )
+    try:
+        with wait:
+            yield
+    except nova_exception.InstanceEventTimeout as error:
+        ports = ", ".join(port_id for _, port_id in events)
+        text = (
+            f"Neutron did not report within vif_plugging_timeout ({timeout} s) that it wired port "
+            f"{ports}; is its L2 agent alive on this host?"
+        )
+        if CONF.vif_plugging_is_fatal:
+            raise exception.VifPlugFailed(text) from error
+        LOG.warning("%s; starting the server all the same", text, instance=instance)
+
+
+def _neutron_failed(event_name: str, instance: Any) -> None:
+    text = f"Neutron reported a failure of {event_name}"
+    if CONF.vif_plugging_is_fatal:
+        raise exception.VifPlugFailed(text)
+    LOG.warning("%s", text, instance=instance)
