@@ -27,7 +27,7 @@ import nova.conf
 import pylxd
 from nova import context as nova_context
 from nova import objects
-from nova.utils import utcnow
+from oslo_utils import timeutils
 
 from aio.images.busybox import build_busybox
 from aio.lxd import LxdDaemon
@@ -47,6 +47,7 @@ def main() -> None:
     parser.add_argument("-n", type=int, default=30, help="counted rounds")
     rounds = parser.parse_args().n
     with tempfile.TemporaryDirectory(prefix="nlb", dir="/var/tmp") as folder:
+        Path(folder).chmod(0o711)  # an unprivileged guest's root must reach its own file system
         lxd = LxdDaemon(Path(folder) / "lxd", group=None)
         try:
             lxd.start()
@@ -137,7 +138,7 @@ def _spawn(driver: LXDDriver, server: objects.Instance) -> None:
         name="busybox",
         disk_format="raw",
         container_format="bare",
-        created_at=utcnow(),
+        created_at=timeutils.utcnow(),
         properties=objects.ImageMetaProps(),
     )
     driver.spawn(nova_context.get_admin_context(), server, meta, [], "", {})
