@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from nova_lxd.exception import VifRefused
 from nova_lxd.virt.model import Device, Devices, Vif
 
-_PORT_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII)
+_PORT_ID = re.compile(r"[0-9A-Za-z-]{11,64}", re.ASCII)
 _MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}", re.ASCII | re.IGNORECASE)
 
 MIN_MTU, MAX_MTU = 1280, 16384
@@ -114,7 +114,7 @@ def _kind_objection(vif: Vif) -> str:
 def _value_objection(vif: Vif) -> str:
     # These become LXD values and interface names; Neutron's are always well-formed.
     if not _PORT_ID.fullmatch(vif.port_id):
-        return "its id is not a UUID; create the port anew"
+        return "its id is malformed; create the port anew"
     if vif.devname != tap_name(vif):
         # Under any other name the security group rules would not apply to it.
         return f"its device is named {vif.devname!r}; the name must be {tap_name(vif)!r}"
