@@ -1,0 +1,239 @@
+"""``aio test``: runs the rings of tests one after the other and counts."""
+
+from __future__ import annotations
+
+import argparse
+import configparser
+import os
+import shlex
+import signal
+import subprocess
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from xml.etree import ElementTree
+
+from aio import machine, stages, teardown
+from aio.cloud import Cloud
+from aio.errors import AioError
+from aio.report import Reporter
+from aio.settings import REPOSITORY, Settings
+
+_NOTHING_COLLECTED = 5  # pytest's exit status
+_CLEANING = 120  # seconds an interrupted pytest gets to tear its fixtures down
+
+
+@dataclass(frozen=True)
+class Ring:
+    """Tests that need the same things; ``seconds`` is how long all of them may take."""
+
+    name: str
+    folder: str
+    needs_root: bool
+    seconds: int
+
+
+RINGS = (
+    Ring("unit", "tests/unit", needs_root=False, seconds=900),
+    Ring("functional", "tests/functional", needs_root=True, seconds=1200),
+    Ring("cloud", "tests/cloud", needs_root=True, seconds=1200),
+)
+CHECKS = ("lint", "mypy")
+
+
+@dataclass(frozen=True)
+class Count:
+    """Tests that ran; a skipped one did not."""
+
+    passed: int = 0
+    failed: int = 0
+    skipped: int = 0
+
+    def __add__(self, other: Count) -> Count:
+        return Count(
+            self.passed + other.passed, self.failed + other.failed, self.skipped + other.skipped
+        )
+
+    def __str__(self) -> str:
+        return f"{self.passed} passed, {self.failed} failed"
+
+
+def parse(argv: Sequence[str]) -> tuple[list[Ring], list[str], bool]:
+    """Split the command line into rings, pytest's arguments, and whether to check style too.
+
+    Without a ring all of them run, in order, and the style checks before them.
+    """
+    words, rest = _split(argv)
+    parser = argparse.ArgumentParser(prog="python3 aio test", description=__doc__)
+    names = [ring.name for ring in RINGS]
+    parser.add_argument("rings", nargs="*", metavar="RING", help=f"of {', '.join(names)}")
+    chosen = parser.parse_args(words).rings
+    if unknown := sorted(set(chosen) - set(names)):
+        parser.error(f"no such ring: {', '.join(unknown)} (there are {', '.join(names)})")
+    return [ring for ring in RINGS if ring.name in (chosen or names)], rest, not chosen
+
+
+def _split(argv: Sequence[str]) -> tuple[list[str], list[str]]:
+    at = list(argv).index("--") if "--" in argv else len(argv)
+    return list(argv[:at]), list(argv[at + 1 :])
+
+
+def require_root(rings: Sequence[Ring], uid: int) -> None:
+    """Refuse rings that need root when we are not."""
+    names = [ring.name for ring in rings if ring.needs_root]
+    if names and uid != 0:
+        raise AioError(
+            f"the tests of {' and '.join(names)} start LXD and Open vSwitch and need root",
+            hint="run it as root, or only: python3 aio test unit",
+        )
+
+
+def commands(environment: str) -> list[list[str]]:
+    """Return what tox runs in ``environment``, so that it is said in one place."""
+    tox = configparser.ConfigParser(interpolation=None)
+    tox.read(REPOSITORY / "tox.ini")
+    lines = tox[f"testenv:{environment}"]["commands"].splitlines()
+    return [shlex.split(line) for line in lines if line.strip()]
+
+
+def count(junit: Path) -> Count:
+    """Count the test cases of a JUnit file; one that failed twice counts once."""
+    total = Count()
+    if not junit.exists():
+        return total
+    for case in ElementTree.parse(junit).iter("testcase"):
+        outcomes = {child.tag for child in case}
+        failed = bool(outcomes & {"failure", "error"})
+        skipped = not failed and "skipped" in outcomes
+        total += Count(not (failed or skipped), failed, skipped)
+    return total
+
+
+def check(settings: Settings) -> list[str]:
+    """Run the style checks and return those that failed."""
+    failed = []
+    for argv in (argv for environment in CHECKS for argv in commands(environment)):
+        print(f"-- {shlex.join(argv)}", flush=True)
+        if _run([settings.program(argv[0]), *argv[1:]], settings, 600):
+            failed.append(shlex.join(argv))
+    return failed
+
+
+def run_ring(settings: Settings, ring: Ring, arguments: Sequence[str]) -> Count:
+    """Run one ring in a pytest of its own and return what it counted.
+
+    A pytest that ends badly without a failed test counts as one failure.
+    """
+    junit = settings.state / "test" / f"{ring.name}.xml"
+    junit.parent.mkdir(parents=True, exist_ok=True)
+    junit.unlink(missing_ok=True)
+    print(f"\n== {ring.name}", flush=True)
+    pytest = [settings.program("python"), "-m", "pytest", "--no-header", f"--junitxml={junit}"]
+    status = _run([*pytest, ring.folder, *arguments], settings, ring.seconds)
+    counted = count(junit)
+    if status == _NOTHING_COLLECTED and arguments:
+        return counted
+    if status and not counted.failed:
+        print(f"{ring.name}: pytest ended with status {status}", flush=True)
+        counted += Count(failed=1)
+    return counted
+
+
+def _run(argv: Sequence[str], settings: Settings, seconds: float) -> int:
+    """Run a command in the repository; interrupt it when its time is over."""
+    child = subprocess.Popen(argv, cwd=REPOSITORY, env={**os.environ, "PATH": settings.path})
+    try:
+        return child.wait(seconds)
+    except (subprocess.TimeoutExpired, KeyboardInterrupt) as stopped:
+        child.send_signal(signal.SIGINT)  # so that fixtures stop their daemons
+        try:
+            child.wait(_CLEANING)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            child.wait()
+        if isinstance(stopped, KeyboardInterrupt):
+            raise
+        print(f"{shlex.join(argv)} took longer than {seconds:.0f} s", flush=True)
+        return 1
+
+
+def summary(counts: Count, failed_checks: Sequence[str]) -> str:
+    """Return the last words: failed checks and skipped tests, then the one line that counts."""
+    lines = [f"check failed: {command}" for command in failed_checks]
+    if counts.skipped:
+        lines.append(f"{counts.skipped} skipped")
+    return "\n".join(["", *lines, str(counts)])
+
+
+def prepare(settings: Settings, *, as_root: bool) -> None:
+    """Install the packages (root only), the environment and the test tools; quick when done."""
+    reporter = Reporter()
+    steps: list[tuple[str, Callable[[Reporter], None]]] = [
+        ("Install OpenStack with pip", lambda reporter: _make_environment(settings, reporter)),
+        ("Install the test tools with pip", lambda reporter: _install_tools(settings, reporter)),
+    ]
+    if as_root:
+        steps.insert(0, ("Install Debian packages", machine.install_packages))
+    for number, (title, step) in enumerate(steps, 1):
+        with reporter.stage(number, len(steps), title):
+            step(reporter)
+
+
+def _make_environment(settings: Settings, reporter: Reporter) -> None:
+    try:
+        settings.state.mkdir(parents=True, exist_ok=True)
+    except PermissionError as error:
+        raise AioError(str(error), hint="choose a folder of yours with --state DIR") from error
+    if not machine.environment_is_complete(settings):
+        machine.make_environment(settings, reporter)
+
+
+def _install_tools(settings: Settings, reporter: Reporter) -> None:
+    mark = settings.venv / "test-tools"
+    fingerprint = machine.environment_fingerprint()
+    if mark.exists() and mark.read_text() == fingerprint:
+        return
+    package = f"{REPOSITORY}[test,lint]"
+    install = [settings.program("pip"), "install", "--no-input", "--editable", package]
+    env = {"PIP_CONSTRAINT": str(machine.CONSTRAINTS), "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
+    for line in machine.stream(install, env):
+        reporter.progress(line)
+    mark.write_text(fingerprint)
+
+
+@contextmanager
+def running_cloud(settings: Settings) -> Iterator[None]:
+    """Have the cloud up meanwhile; it is taken down afterwards unless it ran before."""
+    cloud = Cloud(settings)
+    ran_before = cloud.any_running()
+    try:
+        stages.run_stages(stages.UP, cloud, Reporter())
+        yield
+    finally:
+        if not ran_before:
+            stages.run_stages(teardown.DOWN, cloud, Reporter())
+
+
+def run_rings(settings: Settings, rings: Sequence[Ring], arguments: Sequence[str]) -> Count:
+    """Run the rings in order and return what all of them counted."""
+    total = Count()
+    for ring in rings:
+        try:
+            with running_cloud(settings) if ring.name == "cloud" else nullcontext():
+                total += run_ring(settings, ring, arguments)
+        except AioError as error:
+            print(f"\n{ring.name}: {error}", flush=True)
+            total += Count(failed=1)
+    return total
+
+
+def main(settings: Settings, argv: Sequence[str]) -> int:
+    """Run the tests; the exit status is 0 when all that ran passed, and some did."""
+    rings, arguments, with_checks = parse(argv)
+    require_root(rings, os.geteuid())
+    prepare(settings, as_root=os.geteuid() == 0)
+    failed_checks = check(settings) if with_checks else []
+    total = run_rings(settings, rings, arguments)
+    print(summary(total, failed_checks), flush=True)
+    return 1 if failed_checks or total.failed or not total.passed else 0
