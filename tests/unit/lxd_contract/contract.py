@@ -1,0 +1,9 @@
+"""The whole contract; a subclass gives the fixtures that differ between fake and real."""
+
+from .life import LifeContract
+from .power import PowerContract
+from .store import StoreContract
+
+
+class LXDContract(StoreContract, LifeContract, PowerContract):
+    """Needs the fixtures ``lxd_socket``, ``deaf_guests``, ``no_bridges`` and ``slow_cleanup``."""
