@@ -20,8 +20,9 @@ from oslo_concurrency import processutils
 from oslo_log import log as logging
 
 from nova_lxd import conf, exception
-from nova_lxd.virt import console, network
 from nova_lxd.virt import instance as instance_translator
+from nova_lxd.virt import network
+from nova_lxd.virt.console import ConsoleLogs
 from nova_lxd.virt.host import Capacity, Host, open_session
 from nova_lxd.virt.idmap import IdRanges
 from nova_lxd.virt.imagecache import ImageCache
@@ -123,6 +124,7 @@ class LXDDriver(driver.ComputeDriver):  # type: ignore[misc]
         super().__init__(virtapi)
         self._session = open_session()
         self._host = Host(self._session)
+        self._consoles = ConsoleLogs(self._session)
         self._facts: HostFacts
         self._lifecycle: Lifecycle
 
@@ -134,7 +136,9 @@ class LXDDriver(driver.ComputeDriver):  # type: ignore[misc]
         images = ImageCache(self._session, self._facts)
         images.discard_partial_downloads()
         ids = IdRanges(self._session, self._facts.id_range)
-        self._lifecycle = Lifecycle(self._session, self._facts, images, ids, self.virtapi)
+        self._lifecycle = Lifecycle(
+            self._session, self._facts, images, ids, self._consoles, self.virtapi
+        )
         LOG.info(
             "LXD %s at %s, project %s, pool %s (%s)",
             self._facts.server_version,
@@ -270,7 +274,7 @@ class LXDDriver(driver.ComputeDriver):  # type: ignore[misc]
 
     @_translated()
     def get_console_output(self, context: Any, instance: Any) -> str:
-        return console.log(self._session, instance.name)
+        return self._consoles.read(instance.name, instance.uuid)
 
     # -- ports
 

@@ -22,6 +22,7 @@ from nova_lxd.virt import image as image_translator
 from nova_lxd.virt import imagecache, network
 from nova_lxd.virt import instance as instance_translator
 from nova_lxd.virt import vif as vif_translator
+from nova_lxd.virt.console import ConsoleLogs
 from nova_lxd.virt.idmap import IdRanges
 from nova_lxd.virt.imagecache import ImageCache
 from nova_lxd.virt.model import Flavor, HostFacts, ImageSource, InstanceSpec, Server, Vif
@@ -94,12 +95,14 @@ class Lifecycle:
         host: HostFacts,
         images: ImageCache,
         ids: IdRanges,
+        consoles: ConsoleLogs,
         virtapi: Any,
     ) -> None:
         self._session = session
         self._host = host
         self._images = images
         self._ids = ids
+        self._consoles = consoles
         self._virtapi = virtapi
 
     # -- making and removing
@@ -147,6 +150,7 @@ class Lifecycle:
             steps = [
                 ("container", functools.partial(self._remove_instance, name)),
                 ("profile", functools.partial(self._remove_profile, name)),
+                ("console log", functools.partial(self._consoles.discard, instance.uuid)),
             ]
         if vifs:
             steps.append(("ports", functools.partial(network.unplug, instance, network_info)))
@@ -203,6 +207,7 @@ class Lifecycle:
     def power_on(self, instance: Any, network_info: Any) -> None:
         """Start a server, its ports plugged anew: a host reboot takes the bridges away."""
         network.plug(instance, network_info)
+        self._consoles.discard(instance.uuid)
         self._session.change_state(instance.name, "start")
 
     def power_off(self, instance: Any, timeout: int, retry_interval: int) -> None:
