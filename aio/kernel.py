@@ -56,6 +56,11 @@ def delete_link(name: str) -> None:
     run("ip", "link", "delete", name, check=False)
 
 
+def program(name: str) -> str:
+    """Return the path of a system program, or its bare name when it is not installed."""
+    return shutil.which(name, path="/usr/sbin:/usr/bin:/sbin:/bin") or name
+
+
 def have(command: str) -> bool:
     """Tell whether ``command`` is installed."""
     return shutil.which(command) is not None

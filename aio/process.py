@@ -8,13 +8,15 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from aio.errors import AioError
 
 #: Environment variable that marks every process we start, and what those start in turn.
 OWNER = "NOVA_LXD_AIO_OWNER"
+#: Environment variable with the service's name, likewise.
+SERVICE = "NOVA_LXD_AIO_SERVICE"
 _START_TIME = 19  # index of field 22 of /proc/PID/stat behind the command's closing bracket
 
 
@@ -30,6 +32,15 @@ def start_time(pid: int) -> int | None:
     except (FileNotFoundError, ProcessLookupError):
         return None
     return None if fields[0] in "ZX" else int(fields[_START_TIME])
+
+
+def started_at(pid: int) -> float:
+    """Return when process ``pid`` started, in seconds since the epoch; 0 if it does not run."""
+    ticks = start_time(pid)
+    if ticks is None:
+        return 0
+    uptime = float(Path("/proc/uptime").read_text().split()[0])
+    return time.time() - uptime + ticks / os.sysconf("SC_CLK_TCK")
 
 
 def memory(pid: int) -> int:
@@ -54,6 +65,29 @@ def environment(pid: int) -> dict[str, str]:
 def all_pids() -> list[int]:
     """Return the ids of all processes of the machine."""
     return [int(name) for name in os.listdir("/proc") if name.isdigit()]
+
+
+def session(pid: int) -> int:
+    """Return the session of process ``pid``, 0 if it is gone."""
+    try:
+        return os.getsid(pid)
+    except ProcessLookupError:
+        return 0
+
+
+def memory_by_service(owners: Container[str], leaders: Mapping[int, str]) -> dict[str, int]:
+    """Return bytes (proportional set size) by service, with all that each of them started.
+
+    ``leaders`` maps the services' process ids to their names: a process that set its title has
+    overwritten the mark in its environment, but it is still in the session of its service.
+    """
+    total: dict[str, int] = {}
+    for pid in all_pids():
+        env = environment(pid)
+        name = env.get(SERVICE) if env.get(OWNER) in owners else leaders.get(session(pid))
+        if name:
+            total[name] = total.get(name, 0) + memory(pid)
+    return total
 
 
 def owned_by(owner: str) -> list[int]:
@@ -102,12 +136,10 @@ def _still(started: Mapping[int, int]) -> list[int]:
     return [pid for pid, start in started.items() if start_time(pid) == start]
 
 
-def group(pgid: int) -> Iterator[int]:
-    """Yield the live members of a process group."""
-    for pid in all_pids():
-        with contextlib.suppress(ProcessLookupError):
-            if os.getpgid(pid) == pgid and start_time(pid) is not None:
-                yield pid
+def members(leader: int) -> list[int]:
+    """Return the live processes of a session, also when its leader has ended."""
+    found = (pid for pid in all_pids() if session(pid) == leader)
+    return [pid for pid in found if start_time(pid) is not None]
 
 
 def tail(path: Path, lines: int = 15) -> str:
@@ -150,7 +182,7 @@ class Process:
     def start(
         self, argv: Sequence[str], env: Mapping[str, str] | None = None, cwd: Path | None = None
     ) -> None:
-        """Start ``argv`` in a process group of its own, unless it runs already."""
+        """Start ``argv`` in a session of its own, unless it runs already."""
         if self.pid:
             return
         for file in (self.pid_file, self.log_file):
@@ -158,7 +190,11 @@ class Process:
         with self.log_file.open("ab") as log:
             self._child = subprocess.Popen(
                 argv,
-                env={**(os.environ if env is None else env), OWNER: self._owner},
+                env={
+                    **(os.environ if env is None else env),
+                    OWNER: self._owner,
+                    SERVICE: self.name,
+                },
                 cwd=cwd,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -186,11 +222,11 @@ class Process:
         wait_until(ready_or_dead, seconds, f"{self.name} to get ready", log=self.tail)
 
     def stop(self, seconds: float = 10) -> None:
-        """End the process and its group; harmless when it does not run."""
+        """End the process and its session; harmless when it does not run."""
         pid = self.pid
         if pid:
             kill([pid], seconds)
-            kill(list(group(pid)), 2)
+            kill(members(pid), 2)
         if self._child:
             self._child.poll()
         self.pid_file.unlink(missing_ok=True)

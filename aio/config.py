@@ -1,0 +1,170 @@
+"""Writes the configuration files from the templates."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from string import Template
+
+from aio.settings import REPOSITORY, Settings
+
+TEMPLATES = Path(__file__).with_name("templates")
+SAMPLE = REPOSITORY / "etc" / "nova-compute.conf.sample"
+#: privsep contexts of nova-compute; it runs as root here, so each starts without sudo
+PRIVSEP = ("nova_lxd_privileged", "vif_plug_ovs_privileged", "nova_sys_admin", "privsep_osbrick")
+_SECTION = re.compile(r"^\[([^\]]+)\]\s*$")
+
+
+def render(name: str, values: Mapping[str, str]) -> str:
+    """Return template ``name`` with ``$values`` filled in; an unknown one is a KeyError."""
+    return Template((TEMPLATES / name).read_text()).substitute(values)
+
+
+def values(settings: Settings) -> dict[str, str]:
+    """Return what templates may use."""
+    facts = {
+        "state": str(settings.state),
+        "etc": str(settings.etc),
+        "data": str(settings.data),
+        "venv": str(settings.venv),
+        "host": settings.host,
+        "region": settings.region,
+        "keystone_url": settings.url("keystone"),
+        "service_password": settings.passwords["service"],
+        "metadata_secret": settings.passwords["metadata"],
+        "transport_url": transport_url(settings),
+        "rabbit_password": settings.passwords["rabbit"],
+    }
+    facts |= {f"{name}_port": str(port) for name, port in vars(settings.ports).items()}
+    facts["common"] = render("common.ini", facts)
+    for user in ("nova", "glance", "placement", "neutron"):
+        facts[f"auth_{user}"] = render("auth.ini", {**facts, "user": user})
+    for name in DATABASES:
+        facts[f"database_{name}"] = render("database.ini", {"url": database_url(settings, name)})
+    return facts
+
+
+DATABASES = ("keystone", "glance", "placement", "nova_api", "nova", "nova_cell0", "neutron")
+
+
+def database_url(settings: Settings, name: str) -> str:
+    """Return SQLAlchemy's URL of a database."""
+    socket = settings.mysql_socket
+    return f"mysql+pymysql://root@localhost/{name}?unix_socket={socket}&charset=utf8"
+
+
+def transport_url(settings: Settings) -> str:
+    """Return oslo.messaging's URL of the broker."""
+    return f"rabbit://openstack:{settings.passwords['rabbit']}@127.0.0.1:{settings.ports.rabbit}/"
+
+
+def fill_sample(sample: str, chosen: Mapping[str, Mapping[str, str]]) -> str:
+    """Return a sample configuration with options set, as an operator would edit it.
+
+    ``chosen`` maps section -> option -> value. A commented ``#option = default`` of the section is
+    replaced in place; an option that the sample lacks is added at the top of its section, and a
+    section that it lacks at the end.
+    """
+    left = {section: dict(options) for section, options in chosen.items()}
+    lines: list[str] = []
+    section = "DEFAULT"
+    for line in sample.splitlines():
+        if match := _SECTION.match(line):
+            section = match.group(1)
+        lines.append(_set(line, left.get(section, {})))
+    return _add_missing(lines, left)
+
+
+def _set(line: str, options: dict[str, str]) -> str:
+    match = re.match(r"^#?\s?([a-z0-9_]+)\s*=", line)
+    if match and match.group(1) in options:
+        name = match.group(1)
+        return f"{name} = {options.pop(name)}"
+    return line
+
+
+def _add_missing(lines: list[str], left: Mapping[str, Mapping[str, str]]) -> str:
+    for section, options in left.items():
+        added = [f"{name} = {value}" for name, value in options.items()]
+        if not added:
+            continue
+        if f"[{section}]" in lines:
+            at = lines.index(f"[{section}]") + 1
+            lines[at:at] = added
+        else:
+            lines += ["", f"[{section}]", *added]
+    return "\n".join(lines).lstrip("\n") + "\n"
+
+
+def compute_conf(settings: Settings) -> str:
+    """Return nova-compute.conf: our sample with the few options that an operator sets."""
+    sample = SAMPLE.read_text() if SAMPLE.exists() else ""
+    helper = f"{settings.program('privsep-helper')} --config-file {settings.etc}/compute/nova.conf"
+    chosen = {
+        "DEFAULT": {"compute_driver": settings.compute_driver},
+        "lxd": {
+            "endpoint": str(settings.lxd / "unix.socket"),
+            "project": settings.lxd_project,
+            "pool": settings.lxd_pool,
+        },
+        **{section: {"helper_command": helper} for section in PRIVSEP},
+    }
+    return fill_sample(sample, chosen)
+
+
+def lxc_client(settings: Settings) -> str:
+    """Return the lxc client's config.yml that makes our LXD and project the default."""
+    return render("lxc-config.yml", {"project": settings.lxd_project})
+
+
+#: template -> file below etc/
+FILES = {
+    "keystone.conf": "keystone/keystone.conf",
+    "glance-api.conf": "glance/glance-api.conf",
+    "placement.conf": "placement/placement.conf",
+    "nova.conf": "nova/nova.conf",
+    "nova-cpu.conf": "compute/nova.conf",
+    "neutron.conf": "neutron/neutron.conf",
+    "ml2_conf.ini": "neutron/ml2_conf.ini",
+    "openvswitch_agent.ini": "neutron/openvswitch_agent.ini",
+    "dhcp_agent.ini": "neutron/dhcp_agent.ini",
+    "l3_agent.ini": "neutron/l3_agent.ini",
+    "metadata_agent.ini": "neutron/metadata_agent.ini",
+    "rabbitmq.conf": "rabbitmq/rabbitmq.conf",
+}
+
+#: API -> module with its WSGI application
+WSGI = {
+    "keystone": "keystone.wsgi.api",
+    "glance": "glance.wsgi.api",
+    "placement": "placement.wsgi.api",
+    "nova": "nova.wsgi.osapi_compute",
+    "metadata": "nova.wsgi.metadata",
+    "neutron": "neutron.wsgi.api",
+}
+
+
+def all_files(settings: Settings) -> dict[Path, str]:
+    """Return every configuration file of the cloud with its content."""
+    facts = values(settings)
+    files = {settings.etc / to: render(name, facts) for name, to in FILES.items()}
+    for name, module in WSGI.items():
+        uwsgi = {"port": facts[f"{name}_port"], "module": module}
+        files[settings.etc / "uwsgi" / f"{name}.ini"] = render("uwsgi.ini", uwsgi)
+    files[settings.etc / "compute" / "nova-compute.conf"] = compute_conf(settings)
+    files[settings.lxc_config / "config.yml"] = lxc_client(settings)
+    return files
+
+
+def write(settings: Settings) -> list[Path]:
+    """Write the files whose content changed and return them."""
+    changed = []
+    for path, content in all_files(settings).items():
+        if not path.exists() or path.read_text() != content:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch(mode=0o600)
+            path.write_text(content)
+            changed.append(path)
+    settings.etc.chmod(0o700)
+    return changed
