@@ -12,12 +12,14 @@ behind.
 from __future__ import annotations
 
 import argparse
+import contextlib
+import itertools
 import json
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -48,21 +50,18 @@ def main() -> int:
     return 1 if bad else 0
 
 
-class _network:  # noqa: N801 -- reads as what it gives
-    """A tenant network for the servers of one run."""
-
-    def __init__(self, cloud: Any) -> None:
-        self._cloud = cloud
-
-    def __enter__(self) -> str:
-        self._net = self._cloud.network.create_network(name=f"{PREFIX}net")
-        self._cloud.network.create_subnet(
-            network_id=self._net.id, ip_version=4, cidr="10.99.0.0/22", name=f"{PREFIX}subnet"
+@contextlib.contextmanager
+def _network(cloud: Any) -> Iterator[str]:
+    """Lend a tenant network to the servers of one run."""
+    network = cloud.network.create_network(name=f"{PREFIX}net")
+    try:
+        cloud.network.create_subnet(
+            network_id=network.id, ip_version=4, cidr="10.99.0.0/22", name=f"{PREFIX}subnet"
         )
-        return str(self._net.id)
-
-    def __exit__(self, *_: object) -> None:
-        self._cloud.network.delete_network(self._net)
+        yield network.id
+    finally:
+        _delete(cloud)
+        cloud.network.delete_network(network)
 
 
 def _boot_one(cloud: Any, options: argparse.Namespace, network: str) -> None:
@@ -136,7 +135,7 @@ def _id_ranges() -> list[tuple[int, int]]:
 
 
 def _overlaps(ranges: list[tuple[int, int]]) -> list[str]:
-    pairs = zip(ranges, ranges[1:], strict=False)
+    pairs = itertools.pairwise(ranges)
     return [f"{a} and {b}" for a, b in pairs if a[0] + a[1] > b[0]]
 
 
