@@ -185,7 +185,7 @@ def _until(condition: Callable[[], bool], what: str, seconds: float = DEADLINE) 
     while not condition():
         if time.monotonic() > deadline:
             raise TimeoutError(f"still waiting for {what} after {seconds} s")
-        time.sleep(0.3)
+        time.sleep(0.1)
 
 
 if __name__ == "__main__":
