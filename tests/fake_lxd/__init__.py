@@ -9,8 +9,8 @@
         fake.faults.clear()
         assert not fake.state.instances
 
-Texts, codes and JSON shapes were recorded on a real daemon; ``tests/unit/lxd_contract`` runs against
-both, so that they cannot drift apart.
+Texts, codes and JSON shapes were recorded on a real daemon; ``tests/unit/lxd_contract`` runs
+against both, so that they cannot drift apart.
 """
 
 from .faults import Call, Fault

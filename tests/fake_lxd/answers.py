@@ -31,9 +31,7 @@ class Answer:
     headers: dict[str, str] = field(default_factory=dict)
 
 
-def sync(
-    metadata: Any, status: int = 200, location: str | None = None, etag: Any = None
-) -> Answer:
+def sync(metadata: Any, status: int = 200, location: str | None = None, etag: Any = None) -> Answer:
     """Wrap an immediate result; ``etag`` is the part of the object its ETag covers."""
     headers = {}
     if location:

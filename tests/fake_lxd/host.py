@@ -85,7 +85,9 @@ def _render_project(project: Project) -> dict[str, Any]:
         "profiles": project.profiles,
     }
     used = [
-        f"/1.0/{kind}/{name}{suffix(project.name)}" for kind, named in kinds.items() for name in named
+        f"/1.0/{kind}/{name}{suffix(project.name)}"
+        for kind, named in kinds.items()
+        for name in named
     ]
     return {
         "config": project.config,
@@ -158,5 +160,3 @@ def _users(state: State, pool: Pool) -> list[str]:
                 if any(device.get("pool") == pool.name for device in item.devices.values()):
                     found.append(f"/1.0/{kind}/{name}{suffix(project.name)}")
     return found
-
-

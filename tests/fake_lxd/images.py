@@ -119,7 +119,9 @@ def delete_image(state: State, request: Request, fingerprint: str) -> Answer:
 
 def find_image(project: Project, fingerprint: str) -> Image:
     """Return the image whose fingerprint begins so."""
-    found = [image for image in project.images.values() if image.fingerprint.startswith(fingerprint)]
+    found = [
+        image for image in project.images.values() if image.fingerprint.startswith(fingerprint)
+    ]
     if len(found) != 1:
         raise Refusal(404, "Image not found")
     return found[0]

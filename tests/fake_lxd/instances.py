@@ -24,7 +24,7 @@ def list_instances(state: State, request: Request) -> Answer:
     """Answer ``GET /1.0/instances``; an unknown project has none."""
     everywhere = request.query.get("all-projects") == "true"
     if everywhere and "project" in request.query:
-        raise Refusal(400, 'Cannot specify a project when requesting all projects')
+        raise Refusal(400, "Cannot specify a project when requesting all projects")
     found = [
         instance
         for (project, _), instance in sorted(state.instances.items())

@@ -114,12 +114,13 @@ class Operations:
     def find(self, identifier: str) -> Operation:
         """Return an operation that has not been forgotten."""
         operation = self._known.get(identifier)
-        if operation and operation.done.is_set():
-            if time.monotonic() - operation.ended_at > self.remember:
-                operation = self._known.pop(identifier) and None
-        if operation is None:
+        if operation is None or self._forgotten(operation):
             raise Refusal(404, "Operation not found")
         return operation
+
+    def _forgotten(self, operation: Operation) -> bool:
+        age = time.monotonic() - operation.ended_at
+        return operation.done.is_set() and age > self.remember
 
     def listing(self, request: Request) -> Answer:
         """Answer ``GET /1.0/operations``: grouped by status."""

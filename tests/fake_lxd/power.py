@@ -110,6 +110,7 @@ def _check_idmap(state: State, instance: Instance) -> None:
 
 def _release_later(state: State, instance: Instance) -> None:
     """A start whose init could not be run leaves the instance busy for a while."""
+
     def release() -> None:
         instance.busy = ""
 
@@ -128,7 +129,7 @@ def _boot(instance: Instance) -> None:
     }
     instance.config.pop("volatile.apply_template", None)
     instance.last_used_at = now()
-    instance.console, instance.console_cleared = b"fake guest: booted\r\n", False
+    instance.console, instance.console_log = b"fake guest: booted\r\n", b""
     instance.pid = 4242
     instance.status = "Running"
 
@@ -166,6 +167,7 @@ def _shut_down(instance: Instance, timeout: float) -> None:
 def _halt(instance: Instance) -> None:
     instance.config = {**instance.config, "volatile.last_state.power": "STOPPED"}
     instance.status, instance.pid = "Stopped", 0
+    _drain(instance)
 
 
 def _restart(state: State, instance: Instance, body: dict[str, Any], operation: Operation) -> None:
@@ -211,22 +213,33 @@ _ACTIONS: dict[str, tuple[str, _Action]] = {
 
 
 def show_console(state: State, request: Request, name: str) -> Answer:
-    """Answer ``GET /1.0/instances/NAME/console`` with LXD 5.0.2's two kinds of 500."""
+    """Answer ``GET /1.0/instances/NAME/console``: reading a running guest's takes it away."""
     instance = find(state, request, name)
-    if instance.console is None:
+    if instance.console_log is None:
         raise Refusal(500, f"open {_log(state, instance)}: no such file or directory")
-    if instance.console_cleared and instance.status != "Stopped":
+    if instance.status == "Stopped":
+        return Answer(200, instance.console_log, "application/octet-stream")
+    text = _drain(instance)
+    if not text:
         raise Refusal(500, "open : no such file or directory")
-    return Answer(200, instance.console, "application/octet-stream")
+    return Answer(200, text, "application/octet-stream")
 
 
 def clear_console(state: State, request: Request, name: str) -> Answer:
     """Answer ``DELETE /1.0/instances/NAME/console``."""
     instance = find(state, request, name)
-    if instance.console is None:
+    if instance.console_log is None:
         raise Refusal(404, f"stat {_log(state, instance)}: no such file or directory")
-    instance.console, instance.console_cleared = b"", True
+    instance.console = b""
+    if instance.status == "Stopped":
+        instance.console_log = b""
     return empty()
+
+
+def _drain(instance: Instance) -> bytes:
+    text, instance.console = instance.console, b""
+    instance.console_log = (instance.console_log or b"") + text
+    return text
 
 
 def _log(state: State, instance: Instance) -> str:

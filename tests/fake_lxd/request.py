@@ -42,7 +42,9 @@ class Request:
             for value in (section or {}).values():
                 if not isinstance(value, str):
                     name = {int: "number", float: "number", bool: "bool"}.get(type(value), "object")
-                    raise Refusal(400, f"json: cannot unmarshal {name} into Go value of type string")
+                    raise Refusal(
+                        400, f"json: cannot unmarshal {name} into Go value of type string"
+                    )
         return dict(body)
 
     def check_etag(self, covered: Any) -> None:

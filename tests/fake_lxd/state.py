@@ -84,9 +84,10 @@ class Instance:
     last_used_at: str = EPOCH
     busy: str = ""
     """The operation that holds it: ``start``, ``stop``, ``create`` ..."""
-    console: bytes | None = None
-    """What its console shows; None until the first start."""
-    console_cleared: bool = False
+    console: bytes = b""
+    """What the guest wrote since the console was last read."""
+    console_log: bytes | None = None
+    """What was read, and all of it once the guest has stopped; None until the first start."""
     deaf: bool = False
     """Whether the guest ignores a request to shut down."""
     pid: int = 0

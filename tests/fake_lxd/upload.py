@@ -18,7 +18,14 @@ from .answers import Refusal
 
 _CHUNK = 1 << 16
 _ARCHITECTURES = {"x86_64": "x86_64", "amd64": "x86_64", "i686": "i686", "aarch64": "aarch64"}
-_MAGIC = {b"\x1f\x8b": 0, b"\xfd7zXZ": 0, b"\x28\xb5\x2f\xfd": 0, b"BZh": 0, b"hsqs": 0, b"ustar": 257}
+_MAGIC = {
+    b"\x1f\x8b": 0,
+    b"\xfd7zXZ": 0,
+    b"\x28\xb5\x2f\xfd": 0,
+    b"BZh": 0,
+    b"hsqs": 0,
+    b"ustar": 257,
+}
 """What a rootfs may begin with, and where."""
 
 

@@ -73,7 +73,8 @@ def _config_fault(key: str, value: str) -> str | None:
         good = re.fullmatch(r"-?\d*", value)
         return None if good else f'Invalid value for an integer "{value}"'
     if key in _IDS:
-        text = f'Invalid value for uint32 "{value}": strconv.ParseUint: parsing "{value}": invalid syntax'
+        text = f'Invalid value for uint32 "{value}": strconv.ParseUint: parsing "{value}"'
+        text += ": invalid syntax"
         return None if value.isdigit() or not value else text
     return _limit_fault(key, value)
 
@@ -128,7 +129,9 @@ def _nic_fault(nic: dict[str, str]) -> str | None:
     for key in nic:
         if key not in _NIC_OPTIONS and not key.startswith(_NIC_PREFIXES):
             return f'Invalid device option "{key}"'
-    if not re.fullmatch(r"([0-9A-Fa-f]{2}:){5}[0-9A-Fa-f]{2}", nic.get("hwaddr") or "00:" * 5 + "00"):
+    if not re.fullmatch(
+        r"([0-9A-Fa-f]{2}:){5}[0-9A-Fa-f]{2}", nic.get("hwaddr") or "00:" * 5 + "00"
+    ):
         text = "Invalid MAC address, must be 6 bytes of hex separated by colons"
         return f'Invalid value for device option "hwaddr": {text}'
     if not nic.get("mtu", "1500").isdigit():

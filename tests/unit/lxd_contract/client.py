@@ -65,7 +65,9 @@ class Client:
             data = response.read()
         finally:
             connection.close()
-        parsed = json.loads(data) if response.headers["Content-Type"] == "application/json" else data
+        parsed = (
+            json.loads(data) if response.headers["Content-Type"] == "application/json" else data
+        )
         return Answer(response.status, {k.lower(): v for k, v in response.getheaders()}, parsed)
 
     def get(self, path: str) -> Answer:

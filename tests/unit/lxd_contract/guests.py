@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import shutil
 import tarfile
+from pathlib import Path
 
 _INIT = """#!/bin/sh
 echo guest is up
@@ -30,7 +31,7 @@ def rootfs(*, deaf: bool) -> bytes:
     Without busybox on the machine it cannot be started, which is enough for the fake.
     """
     busybox = shutil.which("busybox")
-    binary = open(busybox, "rb").read() if busybox else b"#!"
+    binary = Path(busybox).read_bytes() if busybox else b"#!"
     script = _INIT.format(reaction="" if deaf else "exit 0").encode()
     files = {"bin/busybox": binary, "sbin/init": script}
     links = {f"bin/{name}": "busybox" for name in ("sh", "sleep", "echo")}

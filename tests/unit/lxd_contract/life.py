@@ -37,7 +37,9 @@ class LifeContract(ContractBase):
 
     def test_create(self, lxd: Client):
         image = add_image(lxd, glance="1")
-        lxd.call("POST", "/1.0/profiles", {"name": "c1", "config": {"limits.cpu": "1"}, "devices": ROOT})
+        lxd.call(
+            "POST", "/1.0/profiles", {"name": "c1", "config": {"limits.cpu": "1"}, "devices": ROOT}
+        )
         nic = {"type": "nic", "nictype": "bridged", "parent": "nobr", "host_name": "tapc0ffee"}
         config = {"user.nova.uuid": "u", **ISOLATED}
         add_instance(lxd, image=image, profiles=["c1"], config=config, devices={"tap": nic})
@@ -248,5 +250,3 @@ class LifeContract(ContractBase):
         assert lxd.get(path).refusal == expected
         assert lxd.get(f"{path}/wait").refusal == expected
         assert lxd.call("DELETE", path).refusal == expected
-
-

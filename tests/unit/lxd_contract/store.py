@@ -29,7 +29,9 @@ class StoreContract(ContractBase):
         assert environment["architectures"][0] == "x86_64"
         assert environment["driver"].startswith("lxc")
         assert environment["server"] == "lxd"
-        assert {"server_name", "server_version", "kernel_version", "certificate"} <= set(environment)
+        assert {"server_name", "server_version", "kernel_version", "certificate"} <= set(
+            environment
+        )
 
     def test_unknown_url(self, lxd: Client):
         assert lxd.get("/1.0/nothing").refusal == (404, "not found")
