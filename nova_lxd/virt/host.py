@@ -112,10 +112,10 @@ class Host:
 
     @property
     def version(self) -> int:
-        """LXD's version as Nova's integer: 5.21.4 is 5021004."""
-        version = self._info.version if self._info else "0"
-        numbers = re.match(r"\d+(\.\d+)*", version)
-        return int(versionutils.convert_version_to_int(numbers.group())) if numbers else 0
+        """LXD's version as Nova's integer: 5.21.4 is 5021004, 6.5 is 6005000."""
+        found = re.findall(r"\d+", self._info.version) if self._info else []
+        numbers = tuple(int(number) for number in [*found, 0, 0, 0][:3])
+        return int(versionutils.convert_version_to_int(numbers))
 
     @property
     def kernel_version(self) -> str:
