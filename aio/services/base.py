@@ -67,7 +67,8 @@ class Unit:
     def _environment(self) -> dict[str, str]:
         kept = {name: os.environ[name] for name in ("LANG", "TZ") if name in os.environ}
         own = self.service.env(self._settings)
-        return {"HOME": str(self._settings.data), "PATH": self._settings.path, **kept, **own}
+        ours = {"HOME": str(self._settings.data), "OVS_RUNDIR": str(self._settings.ovs / "run")}
+        return {**ours, "PATH": self._settings.path, **kept, **own}
 
     def _key(self) -> str:
         files = [self._settings.etc / name for name in self.service.configs]

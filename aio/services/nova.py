@@ -34,10 +34,6 @@ def _compute_command(settings: Settings) -> list[str]:
     return [settings.program("nova-compute"), *files]
 
 
-def _compute_env(settings: Settings) -> dict[str, str]:
-    return {"OVS_RUNDIR": str(settings.ovs / "run")}
-
-
 CONDUCTOR = _worker("nova-conductor")
 SCHEDULER = _worker("nova-scheduler")
 COMPUTE = Service(
@@ -47,7 +43,6 @@ COMPUTE = Service(
     _reports,
     configs=("compute/nova.conf", "compute/nova-compute.conf"),
     sources=(REPOSITORY / "nova_lxd",),
-    env=_compute_env,
     folders=("nova/instances",),
     grace=20,
 )
