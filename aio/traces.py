@@ -15,7 +15,6 @@ from aio.settings import Settings
 Traces = dict[str, frozenset[str]]
 """Kind, in the words of the command that lists it -> the names that are there."""
 
-_FILES = {"files of instances": "nova/instances"}
 # LXD's own: neither belongs to a server.
 _IGNORED = {"lxc profile list": {"default"}}
 
@@ -30,8 +29,8 @@ def traces(settings: Settings) -> Traces:
         "ip link": kernel.links(),
         "ip netns": _first_words(run("ip", "netns", "list")),
         "ovs-vsctl list-ports": _ports(settings),
-        "files of instances": _names(settings.data / _FILES["files of instances"]),
-        "firewall": _chains(),
+        "files of instances": _names(settings.data / "nova" / "instances"),
+        "firewall": _chains(settings),
     }
     return {kind: frozenset(names) - _IGNORED.get(kind, set()) for kind, names in found.items()}
 
@@ -60,11 +59,7 @@ def _names(folder: Path) -> list[str]:
     return [item.name for item in folder.iterdir()] if folder.is_dir() else []
 
 
-def _chains() -> list[str]:
+def _chains(settings: Settings) -> list[str]:
     """Return the firewall's chains of ports: their names hold the port's id."""
-    saved = [run(command, "-t", "filter", check=False) for command in _SAVERS]
-    chains = (line for text in saved for line in text.splitlines() if line.startswith(":neutron"))
-    return [line[1:].split()[0] for line in chains]
-
-
-_SAVERS = ("iptables-legacy-save", "iptables-nft-save")
+    saved = run(str(settings.bin / "iptables-save"), "-t", "filter")
+    return [line[1:].split()[0] for line in saved.splitlines() if line.startswith(":neutron")]

@@ -1,0 +1,72 @@
+"""The cloud ring: servers in the running one-node cloud, reached as their users would."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from aio import stages, teardown
+from aio.cloud import Cloud
+from aio.report import Reporter
+from aio.settings import DEFAULT_STATE, Settings
+from tests.cloud.proof import Proof
+from tests.cloud.world import World
+
+
+@pytest.fixture(scope="session")
+def settings():
+    """The cloud under test; it comes up, and goes down afterwards, unless it ran already."""
+    state = Path(os.environ.get("NOVA_LXD_AIO_STATE", DEFAULT_STATE))
+    settings = Settings(state=state)
+    os.environ["PATH"] = settings.path  # the cloud's iptables, and its programs
+    cloud = Cloud(settings)
+    ran_before = cloud.any_running()
+    try:
+        stages.run_stages(stages.UP, cloud, Reporter())
+        yield settings
+    finally:
+        if not ran_before:
+            stages.run_stages(teardown.DOWN, cloud, Reporter())
+
+
+@pytest.fixture(scope="session")
+def proof(settings):
+    """What the host must look like; taken before the first server."""
+    return Proof(settings)
+
+
+@pytest.fixture(scope="session")
+def world(settings, proof, tmp_path_factory):
+    """Network, router, key and flavor, which most servers here share."""
+    world = World(settings, tmp_path_factory.mktemp("world"))
+    try:
+        world.build()
+        yield world
+    finally:
+        problems = world.take_down()
+        assert not problems, problems
+        proof.assert_host_as_before()
+
+
+@pytest.fixture(scope="session")
+def web(world):
+    """A server that lets ssh and ping in, for tests that leave it as they found it."""
+    return world.web()
+
+
+@pytest.fixture(autouse=True)
+def tenant(world, proof):
+    """Something of one's own: what a test makes through it is gone after the test.
+
+    The host must hold exactly what Nova's servers need, before that and after it.
+    """
+    tenant = world.tenant_of_one_test()
+    try:
+        yield tenant
+        proof.assert_invariants()
+    finally:
+        problems = tenant.take_down()
+    assert not problems, problems
+    proof.assert_invariants()
