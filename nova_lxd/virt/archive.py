@@ -145,7 +145,9 @@ class _Walk:
             more = self._extension(BLOCK)[504]
 
     def _check_end(self) -> None:
-        # Behind the first block of zeros other readers see nothing more.
+        # Behind two blocks of zeros, some even behind one, other readers see nothing more.
+        if self._exactly(BLOCK) != bytes(BLOCK):
+            raise Damaged("more data follows its end mark")
         padding = 0
         while chunk := self._stream.read(CHUNK):
             padding += len(chunk)

@@ -198,7 +198,7 @@ def _refuse_unservable(flavor: Flavor) -> None:
     for key, size in (("ephemeral", flavor.ephemeral_gb), ("swap", flavor.swap_mb)):
         if size:
             raise FlavorRefused(
-                f"flavor {flavor.name!r}: {key}={size}: this driver has no {key} disks yet; "
+                f"flavor {flavor.name[:40]!r}: {key}={size}: this driver has no {key} disks yet; "
                 f"choose a flavor with {key} 0"
             )
     for key, value in flavor.extra_specs.items():
@@ -306,7 +306,8 @@ def _number(flavor: Flavor, key: str, bounds: tuple[int, int]) -> int | None:
 
 def _refusal(flavor: Flavor, key: str, reason: str) -> FlavorRefused:
     value = flavor.extra_specs.get(key, "")
-    return FlavorRefused(f"flavor {flavor.name!r}: extra spec {key}={value!r}: {reason}")
+    spec = f"extra spec {ascii(key[:64])[1:-1]}={value[:40]!r}"
+    return FlavorRefused(f"flavor {flavor.name[:40]!r}: {spec}: {reason}")
 
 
 def _word(truth: bool) -> str:

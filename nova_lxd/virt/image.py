@@ -24,33 +24,18 @@ ARCHIVES = frozenset({"tar", "tar.gz", "tar.xz", "tar.bz2"})
 DISK_FORMATS = frozenset({"raw", "root-tar"})
 CONTAINER_FORMATS = frozenset({"bare", "tgz"})
 
-_UPLOAD = "and upload that with --disk-format raw --container-format bare"
-_FROM_DISK = (
-    "containers start from a root file system, not from a virtual machine's disk; make one with "
-    f"'virt-tar-out -a IMAGE / - | gzip > rootfs.tar.gz' {_UPLOAD}"
-)
-_FROM_ISO = (
-    "containers cannot be installed from a CD; install elsewhere, make a root file system with "
-    f"'tar -C ROOT -czf rootfs.tar.gz .' {_UPLOAD}"
-)
-_FROM_SQUASHFS = (
-    "a squashfs cannot be checked yet; turn it into a tar archive with "
-    f"'sqfs2tar IMAGE | gzip > rootfs.tar.gz' {_UPLOAD}"
-)
-_FROM_ZSTD = (
-    "a zstd archive cannot be checked yet; compress it with gzip: "
-    f"'zstd -dc IMAGE | gzip > rootfs.tar.gz' {_UPLOAD}"
-)
-_FROM_DIRECTORY = f"make one with 'tar -C ROOT -czf rootfs.tar.gz .' {_UPLOAD}"
+# Nova shows a tenant 255 characters of a fault, a good sixty of which are its own.
+_NEED = "a container needs a root file system archive, uploaded as raw"
+_FROM_DISK = f"{_NEED}: 'virt-tar-out -a IMAGE / - | gzip'"
+_FROM_DIRECTORY = f"{_NEED}: 'tar -C ROOT -cz .'"
 _RECIPES = {
     **dict.fromkeys(("qcow2", "qed", "vmdk", "vdi", "vhd", "vhdx", "ploop"), _FROM_DISK),
     **dict.fromkeys(("luks", "gpt", "ami", "ari", "aki"), _FROM_DISK),
-    "iso": _FROM_ISO,
-    "squashfs": _FROM_SQUASHFS,
-    "tar.zst": _FROM_ZSTD,
-    "docker": "make a root file system with 'docker export CONTAINER | gzip > rootfs.tar.gz' "
-    f"{_UPLOAD}; it must contain an init",
-    "polyglot": f"the file has the marks of several formats at once; {_FROM_DIRECTORY}",
+    "iso": f"{_FROM_DIRECTORY} of an installed system",
+    "squashfs": f"{_NEED}: 'sqfs2tar IMAGE | gzip'",
+    "tar.zst": f"{_NEED} and with gzip: 'zstd -dc IMAGE | gzip'",
+    "docker": f"{_NEED}: 'docker export CONTAINER | gzip', with an init",
+    "polyglot": f"it bears the marks of several formats; {_FROM_DIRECTORY}",
 }
 """What to do instead, by disk format, container format or sniffed format."""
 
@@ -109,8 +94,8 @@ def check_metadata(image: ImageSource, flavor: Flavor, host: HostFacts) -> None:
     for name, wanted in _MADE_FOR.items():
         value = image.properties.get(name, wanted)
         if value.strip().lower() != wanted:
-            reason = f"property {name}={value!r}: it is not made for LXD containers; use {wanted}"
-            raise ImageRefused(image.id, f"{reason} or choose another image")
+            reason = f"property {name}={value[:40]!r}: not made for LXD containers"
+            raise ImageRefused(image.id, f"{reason}; use {wanted} or choose another image")
     _check_size(image, flavor)
 
 
@@ -123,7 +108,7 @@ def architecture(image: ImageSource, host: HostFacts) -> str:
     name = _ARCHITECTURES.get(given, given) or host.architectures[0]
     if name not in host.architectures:
         runs = ", ".join(host.architectures)
-        reason = f"architecture={image.architecture!r}: this host runs {runs}"
+        reason = f"architecture={image.architecture[:40]!r}: this host runs {runs}"
         raise ImageRefused(image.id, f"{reason}; choose another image or correct the property")
     return name
 
@@ -153,8 +138,9 @@ def check_content(image_id: str, head: bytes) -> str:
     """
     form = sniff(head)
     if form not in ARCHIVES:
-        recipe = _RECIPES.get(form, f"not a root file system archive; {_FROM_DIRECTORY}")
-        raise ImageRefused(image_id, f"its content is {form}: {recipe}")
+        raise ImageRefused(
+            image_id, f"its content is {form}: {_RECIPES.get(form, _FROM_DIRECTORY)}"
+        )
     return form
 
 
@@ -199,8 +185,8 @@ def _check_format(image: ImageSource) -> None:
         ("container_format", image.container_format, CONTAINER_FORMATS),
     ):
         if value not in accepted:
-            recipe = _RECIPES.get(value, f"not a root file system archive; {_FROM_DIRECTORY}")
-            raise ImageRefused(image.id, f"{key}={value!r}: {recipe}")
+            recipe = _RECIPES.get(value, _FROM_DIRECTORY)
+            raise ImageRefused(image.id, f"{key}={value[:40]!r}: {recipe}")
 
 
 def _check_size(image: ImageSource, flavor: Flavor) -> None:
@@ -210,7 +196,7 @@ def _check_size(image: ImageSource, flavor: Flavor) -> None:
         raise DiskTooSmall(flavor.root_gb * GIB, needed)
     if image.min_ram_mb > flavor.memory_mb:
         raise FlavorRefused(
-            f"flavor {flavor.name!r}: memory {flavor.memory_mb} MiB: image {image.id} has "
+            f"flavor {flavor.name[:40]!r}: memory {flavor.memory_mb} MiB: image {image.id} has "
             f"min_ram={image.min_ram_mb}: choose a flavor with more memory"
         )
 

@@ -21,11 +21,11 @@ MAX_COMPONENT = 255
 MAX_NAMES = 128 * 1024 * 1024
 """Bytes of all the names together, which are held in memory."""
 MAX_UNPACKED = 256 * image.GIB
-"""Bytes of an image for a flavor without a root disk size."""
+"""Bytes that any image may need; a flavor usually allows less."""
 CLUSTER = 4096
 """Files and directories are counted in whole ones."""
 
-_REPACK = "make it anew with 'tar -C ROOT -czf rootfs.tar.gz .'"
+_REPACK = "make it anew: 'tar -C ROOT -cz .'"
 _DEVICES = {
     b"dev/null": (1, 3),
     b"dev/zero": (1, 5),
@@ -66,15 +66,21 @@ def inspect(stream: BinaryIO, image_id: str, limit_bytes: int) -> RootfsFacts:
     try:
         for member in members(source, form):
             tree.add(member)
-            if tree.size > (limit_bytes or MAX_UNPACKED):
-                raise DiskTooSmall(limit_bytes or MAX_UNPACKED, tree.size)
+            _check_size(tree.size, limit_bytes)
         tree.check_complete()
     except Damaged as error:
-        reason = f"the archive cannot be used: {error}; upload it again or {_REPACK}"
+        reason = f"{error}; upload it again or {_REPACK}"
         raise ImageRefused(image_id, reason) from error
     except _Objection as error:
         raise ImageRefused(image_id, str(error)) from error
     return RootfsFacts(tree.size, tree.entries)
+
+
+def _check_size(size: int, limit_bytes: int) -> None:
+    if limit_bytes and size > limit_bytes:
+        raise DiskTooSmall(limit_bytes, size)
+    if size > MAX_UNPACKED:
+        raise _Objection(f"it unpacks to more than {MAX_UNPACKED} bytes; use a smaller image")
 
 
 class _Unseekable(io.RawIOBase):
@@ -125,7 +131,7 @@ class _Tree:
         if {b"metadata.yaml", b"rootfs"} <= self._kinds.keys():
             raise _Objection(
                 "it is a unified LXD image; upload its root file system alone: "
-                "'tar -xf IMAGE && tar -C rootfs -czf rootfs.tar.gz .'"
+                "'tar -xf IMAGE; tar -C rootfs -cz .'"
             )
 
     def check_complete(self) -> None:
@@ -136,8 +142,8 @@ class _Tree:
         folder = self._resolved(b"sbin")
         if self._kinds.get(folder + b"/init") not in (Kind.FILE, Kind.SYMLINK):
             raise _Objection(
-                "it has no /sbin/init, so it is no system that can start; install an init "
-                "(systemd-sysv, openrc, busybox) into the root file system and upload it anew"
+                "it has no /sbin/init to start; install an init (systemd-sysv, openrc, busybox) "
+                f"into it and {_REPACK}"
             )
 
     def _count(self, member: Member) -> None:
@@ -175,8 +181,8 @@ class _Tree:
         kind = self._kinds.get(target, Kind.DIRECTORY)
         if kind is Kind.DIRECTORY:
             raise _Objection(
-                f"hard link {_shown(path)} leads to {_shown(target)}, which is no file before it "
-                f"in the archive; {_REPACK}"
+                f"hard link {_shown(path)} leads to {_shown(target)}, no file that is in it "
+                f"so far; {_REPACK}"
             )
         return kind
 
@@ -203,11 +209,11 @@ def _check_device(path: bytes, member: Member) -> None:
     if member.kind is Kind.BLOCK or _DEVICES.get(path) != member.device:
         major, minor = member.device
         raise _Objection(
-            f"entry {_shown(path)} is a {member.kind.value} ({major}:{minor}), which a container "
-            "must not bring; make the archive with 'tar --exclude=./dev/* -C ROOT -czf "
-            "rootfs.tar.gz .'"
+            f"entry {_shown(path)} is a {member.kind.value} {major}:{minor}, which it must not "
+            "bring; make it anew: 'tar -C ROOT --exclude=./dev/* -cz .'"
         )
 
 
 def _shown(name: bytes) -> str:
-    return ascii(name[:60].decode("utf-8", "backslashreplace"))
+    text = ascii(name[:MAX_NAME].decode("utf-8", "backslashreplace"))[1:-1]
+    return f"'{text[:30]}'"

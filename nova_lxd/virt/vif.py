@@ -14,19 +14,17 @@ _MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}", re.ASCII | re.IGNORECASE)
 MIN_MTU, MAX_MTU = 1280, 16384
 """What LXD takes."""
 
-_HYBRID = (
-    "set [securitygroup] firewall_driver = iptables_hybrid in the Neutron agent on this host and "
-    "bind the port anew"
-)
+_HYBRID = "set [securitygroup] firewall_driver = iptables_hybrid in its Neutron agent"
 _OVS = "bind it with ML2/OVS, firewall driver iptables_hybrid"
+_NORMAL = "use a port with vnic_type normal"
 _REASONS = {
-    "binding_failed": "Neutron could not bind it to this host; see that the host's L2 agent is "
-    "alive (openstack network agent list) and try again",
-    "unbound": "Neutron has not bound it to this host; try again, or delete and create the port",
+    "binding_failed": "Neutron could not bind it here; see that the host's L2 agent is alive "
+    "(openstack network agent list)",
+    "unbound": "Neutron has not bound it to this host; try again or make a new port",
     "bridge": f"Nova and os-vif no longer plug linux bridges; {_OVS}",
-    "vhostuser": f"it needs a virtual machine's memory, which a container lacks; {_OVS}",
-    "hw_veb": "it needs SR-IOV, which containers do not have yet; use a port with vnic_type normal",
-    "macvtap": "it needs a virtual machine; use a port with vnic_type normal",
+    "vhostuser": f"it needs a virtual machine's memory; {_OVS}",
+    "hw_veb": f"it needs SR-IOV, which containers do not have yet; {_NORMAL}",
+    "macvtap": f"it needs a virtual machine; {_NORMAL}",
 }
 """Why a port of some VIF type cannot be wired, and the way out."""
 
@@ -93,8 +91,7 @@ def devices(vifs: Sequence[Vif]) -> Devices:
 
 
 def _refusal(vif: Vif, reason: str) -> VifRefused:
-    kind = f"vif_type {vif.vif_type!r}, vnic_type {vif.vnic_type!r}"
-    return VifRefused(f"port {vif.port_id!r} ({kind}): {reason}")
+    return VifRefused(f"port {vif.port_id[:64]!r}: vif_type {vif.vif_type!r}: {reason}")
 
 
 def _objection(vif: Vif) -> str:
@@ -103,11 +100,11 @@ def _objection(vif: Vif) -> str:
 
 def _kind_objection(vif: Vif) -> str:
     if vif.vnic_type != "normal":
-        return "its vnic_type needs hardware or a virtual machine; use a port with vnic_type normal"
+        return f"vnic_type {vif.vnic_type!r}: it needs hardware or a virtual machine; {_NORMAL}"
     if vif.vif_type != "ovs":
         return _REASONS.get(vif.vif_type, f"containers cannot be wired to this type; {_OVS}")
     if not vif.hybrid_plug:
-        return f"a port plugged into br-int itself is not supported at this release; {_HYBRID}"
+        return f"it has no bridge of its own, which this release needs; {_HYBRID}"
     return ""
 
 
