@@ -216,4 +216,4 @@ def _check_device(path: bytes, member: Member) -> None:
 
 def _shown(name: bytes) -> str:
     text = ascii(name[:MAX_NAME].decode("utf-8", "backslashreplace"))[1:-1]
-    return f"'{text[:30]}'"
+    return f"'{text[:28]}'"
