@@ -16,6 +16,7 @@ from .state import STATUS_CODES, Instance, Project, State, suffix
 from .upload import unpacked_size
 from .validation import check_config, check_devices
 
+_IDMAP = ("idmap.base", "idmap.isolated", "idmap.size")
 _UNITS = {"": 1, "B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 _UNITS |= {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
 
@@ -157,7 +158,7 @@ def _add_record(state: State, project: Project, instance: Instance) -> None:
         "volatile.cloud-init.instance-id": str(uuid.uuid4()),
         "volatile.last_state.idmap": "[]",
         "volatile.uuid": str(uuid.uuid4()),
-        **next_idmap(state, instance.config),
+        **next_idmap(state, expand(state, instance)[0]),
     }
     fill_nics(state, instance)
     project.instances[instance.name] = instance
@@ -261,17 +262,19 @@ def _apply(state: State, instance: Instance, body: dict[str, Any], status: int) 
         raise Refusal(404, "Profile not found")
     check_config(body["config"], status, "Invalid config: ")
     check_devices(body.get("devices") or {}, status, "Invalid devices: ")
-    changed = any(
-        body["config"].get(key) != instance.config.get(key)
-        for key in ("security.idmap.base", "security.idmap.isolated", "security.idmap.size")
-    )
+    before = _idmap_keys(state, instance)
     instance.config = body["config"]
     instance.devices = body.get("devices") or {}
     instance.profiles = profiles
     instance.description = body.get("description", "")
-    if changed:
-        instance.config = instance.config | next_idmap(state, instance.config)
+    if _idmap_keys(state, instance) != before:
+        instance.config = instance.config | next_idmap(state, expand(state, instance)[0])
     fill_nics(state, instance)
+
+
+def _idmap_keys(state: State, instance: Instance) -> list[str | None]:
+    config = expand(state, instance)[0]
+    return [config.get(f"security.{key}") for key in ("privileged", *_IDMAP)]
 
 
 def claim(state: State, instance: Instance, action: str, status: int = 400) -> None:

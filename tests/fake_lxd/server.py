@@ -30,6 +30,7 @@ class FakeLXD:
 
     def __init__(self, folder: Path | str) -> None:
         self.folder = Path(folder)
+        self.folder.mkdir(parents=True, exist_ok=True)
         self.socket = self.folder / "unix.socket"
         self.state = State(self.folder)
         self.faults = Faults()

@@ -72,6 +72,13 @@ class LifeContract(ContractBase):
         assert uids["Hostid"] == gids["Hostid"] > 0
         assert uids["Maprange"] == gids["Maprange"] > 65536 * 10
 
+    def test_isolation_may_come_from_the_profile(self, lxd: Client):
+        config = {"security.idmap.isolated": "true"}
+        lxd.call("POST", "/1.0/profiles", {"name": "p1", "config": config})
+        add_instance(lxd, profiles=["p1"], config={"security.idmap.base": str(ID_BASE)})
+        got = lxd.get(C1).metadata["config"]
+        assert json.loads(got["volatile.idmap.next"]) == idmap(ID_BASE, 65536)
+
     def test_a_privileged_instance_has_no_idmap(self, lxd: Client):
         add_instance(lxd, config={"security.privileged": "true"})
         config = lxd.get(C1).metadata["config"]
