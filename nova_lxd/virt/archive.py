@@ -26,7 +26,7 @@ MAX_EXTENSIONS = 256 * MAX_EXTENSION
 MAX_PADDING = 1024 * 1024
 """Bytes of zeros behind the end mark."""
 MAX_RATIO = 200
-RATIO_FREE = 1024**3
+RATIO_FREE = 512 * 1024**2
 """An archive that yields more bytes than this may yield :data:`MAX_RATIO` times its own size."""
 _XZ_MEMORY = 128 * 1024 * 1024
 

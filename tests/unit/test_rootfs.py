@@ -314,7 +314,7 @@ def zeros(compress, mebibytes: int) -> bytes:
 def test_bomb_is_stopped_early(monkeypatch, compression):
     bomb = zeros(COMPRESS[compression], 200)
     assert inspect(bomb).unpacked_bytes > 200 * MIB
-    # The same arithmetic on less than the gibibyte that is free keeps the test short.
+    # The same arithmetic on less than what is free keeps the test short.
     monkeypatch.setattr(archive, "RATIO_FREE", 10 * MIB)
     monkeypatch.setattr(archive, "MAX_RATIO", 50)
     assert "50 times its size" in refusal(bomb)
