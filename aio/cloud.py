@@ -56,6 +56,12 @@ class Cloud:
         """Tell whether anything of this cloud runs."""
         return any(process.pid for process in self.processes())
 
+    def ports_to_open(self) -> dict[str, int]:
+        """Return the ports, by name, of what does not run yet."""
+        idle = [unit.service for unit in self.units() if not unit.pid]
+        names = [name for service in idle for name in service.ports]
+        return {name: getattr(self.settings.ports, name) for name in names}
+
     def status(self) -> list[Row]:
         """Ask every service how it is."""
         leaders = {process.pid: process.name for process in self.processes() if process.pid}

@@ -102,7 +102,11 @@ def compute_conf(settings: Settings) -> str:
     sample = SAMPLE.read_text() if SAMPLE.exists() else ""
     helper = f"{settings.program('privsep-helper')} --config-file {settings.etc}/compute/nova.conf"
     chosen = {
-        "DEFAULT": {"compute_driver": settings.compute_driver},
+        "DEFAULT": {
+            "compute_driver": settings.compute_driver,
+            # Two cores are to hold forty small servers.
+            "initial_cpu_allocation_ratio": "32.0",
+        },
         "lxd": {
             "endpoint": str(settings.lxd / "unix.socket"),
             "project": settings.lxd_project,

@@ -23,7 +23,7 @@ _KEPT = ("mysql", "keystone")  # folders below data/ that make up the pristine s
 
 def fingerprint(settings: Settings) -> str:
     """Return a digest of what the pristine databases depend on."""
-    parts = [machine.environment_fingerprint(), str(settings), str(settings.passwords)]
+    parts = [machine.environment_fingerprint(), str(settings.ports), str(settings.passwords)]
     parts += [database_url(settings, name) for name in DATABASES]
     parts.append(run("mariadbd", "--version"))
     parts += [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 from aio import kernel
@@ -39,7 +40,7 @@ _NETNS = Path("/run/netns")
 _FLAVOURS = ("xtables-nft-multi", "xtables-legacy-multi")
 _TOOLS = tuple(f"ip{six}tables{verb}" for six in ("", "6") for verb in ("", "-save", "-restore"))
 _OUR_NAMESPACE = re.compile(r"^(qdhcp|qrouter|snat|fip)-[0-9a-f-]{36}$")
-_OUR_LINK = re.compile(r"^(qbr|qvb|qvo|tap|tin)[0-9a-f]{8}-[0-9a-f]{2}$")
+_VIF_LINK = re.compile(r"^(qbr|qvb|qvo|tap|tin)([0-9a-f]{8}-[0-9a-f]{2})$")
 
 
 def _path(sysctl: str) -> Path:
@@ -120,11 +121,22 @@ def remove_namespaces() -> None:
             run("ip", "netns", "delete", name, check=False)
 
 
-def remove_links() -> None:
-    """Delete the bridges and veth pairs that os-vif made for servers."""
+def remove_links(ports: Iterable[str]) -> None:
+    """Delete the bridges and veth pairs that os-vif made for servers.
+
+    ``ports`` are the names of the ports of our Open vSwitch: they tell ours from those of another
+    cloud. A bridge without any port, left by a plug that was cut short, goes as well.
+    """
+    ours = {match.group(2) for name in ports if (match := _VIF_LINK.match(name))}
     for name in kernel.links():
-        if _OUR_LINK.match(name):
+        match = _VIF_LINK.match(name)
+        if match and (match.group(2) in ours or _is_empty_bridge(name)):
             kernel.delete_link(name)
+
+
+def _is_empty_bridge(name: str) -> bool:
+    members = Path("/sys/class/net", name, "brif")
+    return members.is_dir() and not os.listdir(members)
 
 
 def remove_firewall(settings: Settings) -> None:

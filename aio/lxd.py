@@ -12,7 +12,7 @@ from typing import Any
 
 from aio import kernel
 from aio.errors import AioError
-from aio.process import Process, all_pids, kill, owned_by, parent, wait_until
+from aio.process import Process, all_pids, command_line, kill, owned_by, parent, wait_until
 from aio.run import run
 from aio.unixhttp import RequestFailed, UnixClient
 
@@ -144,10 +144,7 @@ class LxdDaemon:
         kill([*filter(self._is_monitor, monitors), *owned_by(str(self.folder))])
 
     def _is_monitor(self, pid: int) -> bool:
-        with contextlib.suppress(OSError):
-            command = Path(f"/proc/{pid}/cmdline").read_bytes()
-            return command.startswith(b"[lxc monitor] " + os.fsencode(self.folder) + b"/")
-        return False
+        return command_line(pid).startswith(b"[lxc monitor] " + os.fsencode(self.folder) + b"/")
 
 
 class _Emptier:

@@ -8,7 +8,7 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -85,11 +85,6 @@ def memory_available() -> int:
     return 0
 
 
-def taken_ports(settings: Settings) -> dict[str, int]:
-    """Return the ports of ours, by name, on which something listens."""
-    return {name: port for name, port in vars(settings.ports).items() if not _is_free(port)}
-
-
 def _is_free(port: int) -> bool:
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -100,15 +95,16 @@ def _is_free(port: int) -> bool:
     return True
 
 
-def require_ports(settings: Settings) -> None:
-    """Raise AioError when somebody else listens on a port of ours."""
-    taken = taken_ports(settings)
+def require_ports(ports: Mapping[str, int]) -> None:
+    """Raise AioError when somebody listens on one of ``ports`` (name -> port)."""
+    taken = {name: port for name, port in ports.items() if not _is_free(port)}
     if taken:
         names = ", ".join(f"{port} ({name})" for name, port in taken.items())
         first = next(iter(taken.values()))
         raise AioError(
-            f"in use by a process that is not ours: port {names}",
-            hint=f"'ss -ltnp sport = :{first}' shows which; stop it, or use another machine",
+            f"in use by a process that is not of this cloud: port {names}",
+            hint=f"'ss -ltnp sport = :{first}' shows which; what an earlier cloud left, "
+            "'python3 aio down' ends",
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import socket
 from pathlib import Path
@@ -173,6 +174,15 @@ class OvsDaemon:
     def bridges(self) -> list[str]:
         """Return the names of the bridges."""
         return self.vsctl("list-br").split()
+
+    def ports(self) -> list[str]:
+        """Return the names of all interfaces, read from the file: daemons need not run."""
+        if not self._file.exists():
+            return []
+        select = {"op": "select", "table": "Interface", "where": [], "columns": ["name"]}
+        query = json.dumps(["Open_vSwitch", select])
+        answer = run("ovsdb-tool", "query", str(self._file), query, check=False)
+        return [row["name"] for row in json.loads(answer)[0]["rows"]] if answer else []
 
     def stop(self, seconds: float = 10) -> None:
         """Stop both daemons; the links of the bridges go with them, the database stays."""

@@ -91,9 +91,26 @@ def memory_by_service(owners: Container[str], leaders: Mapping[int, str]) -> dic
 
 
 def owned_by(owner: str) -> list[int]:
-    """Return the live processes that carry ``owner`` as their mark, except this one."""
-    pids = (pid for pid in all_pids() if environment(pid).get(OWNER) == owner)
-    return [pid for pid in pids if pid != os.getpid() and start_time(pid) is not None]
+    """Return the live processes that carry ``owner`` as their mark, except this one.
+
+    Some services overwrite their environment with a title; they are known by the configuration
+    file below ``owner`` that the title still names.
+    """
+    config = f"--config-file={owner}/".encode()
+    marked = (
+        pid
+        for pid in all_pids()
+        if environment(pid).get(OWNER) == owner or config in command_line(pid)
+    )
+    return [pid for pid in marked if pid != os.getpid() and start_time(pid) is not None]
+
+
+def command_line(pid: int) -> bytes:
+    """Return the arguments of process ``pid`` as the kernel shows them, empty if it is gone."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
 
 
 def parent(pid: int) -> int:

@@ -48,7 +48,7 @@ class Settings:
     public_gateway: str = "172.24.4.1"
     lxd_project: str = "nova"
     lxd_pool: str = "default"
-    pool_size: str = "40GiB"
+    pool_size: str = "60GiB"
 
     @property
     def venv(self) -> Path:

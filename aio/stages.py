@@ -43,7 +43,7 @@ def _check(cloud: Cloud, reporter: Reporter) -> None:
     if not cloud.any_running():
         kernel.remove_tree(cloud.settings.log)
         machine.require_room(cloud.settings)
-        machine.require_ports(cloud.settings)
+    machine.require_ports(cloud.ports_to_open())
 
 
 def _packages(cloud: Cloud, reporter: Reporter) -> None:

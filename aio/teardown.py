@@ -15,8 +15,8 @@ _GONE_AFTER_DOWN = ("data", "etc", "run", "bin")
 
 
 def _services(cloud: Cloud, reporter: Reporter) -> None:
-    """Stop agents and compute first, the database last."""
-    for group in (services.HOST, services.CONTROL, services.BACKENDS[::-1]):
+    """Stop the backends after everything that uses them."""
+    for group in (services.HOST + services.CONTROL, services.BACKENDS[::-1]):
         units = cloud.units(group)
         with ThreadPoolExecutor(len(units)) as pool:
             list(pool.map(lambda unit: unit.stop(), units))
@@ -39,8 +39,9 @@ def _guests(cloud: Cloud, reporter: Reporter) -> None:
 
 def _network(cloud: Cloud, reporter: Reporter) -> None:
     host.remove_namespaces()
+    ports = cloud.ovs.ports()
     cloud.ovs.purge()
-    host.remove_links()
+    host.remove_links(ports)
     host.remove_firewall(cloud.settings)
 
 

@@ -22,8 +22,9 @@ class Service:
 
     ``command`` returns its arguments, ``healthy`` tells whether it does its work (it gets the
     settings and the process), ``configs`` are the files below etc/ that it reads, ``sources`` what
-    else makes a restart necessary when it changes, ``env`` what it needs beside PATH, ``patience``
-    how many seconds a start may take on a slow machine and ``grace`` how many a stop.
+    else makes a restart necessary when it changes, ``env`` what it needs beside PATH, ``folders``
+    what it wants to find below data/, ``ports`` the names of the ports on which it listens,
+    ``patience`` how many seconds a start may take on a slow machine and ``grace`` a stop.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Service:
     sources: tuple[Path, ...] = ()
     env: Callable[[Settings], Mapping[str, str]] = field(default=_nothing)
     folders: tuple[str, ...] = ()
+    ports: tuple[str, ...] = ()
     patience: float = 180
     grace: float = 10
 

@@ -34,6 +34,7 @@ def _service(name: str, files: tuple[str, ...], *, agent: bool) -> Service:
         _reports if agent else runs,
         configs=tuple(f"neutron/{file}" for file in files),
         folders=("neutron",),
+        ports=("openflow",) if "openvswitch" in name else (),
         # They wait for threads that do not end; nothing of value is lost by not waiting with them.
         grace=4 if agent else 2,
     )

@@ -44,5 +44,4 @@ COMPUTE = Service(
     configs=("compute/nova.conf", "compute/nova-compute.conf"),
     sources=(REPOSITORY / "nova_lxd",),
     folders=("nova/instances",),
-    grace=20,
 )

@@ -62,7 +62,12 @@ def _healthy(settings: Settings, process: Process) -> bool:
 
 
 EPMD = Service(
-    name="epmd", package="erlang-base", command=_epmd_command, healthy=_epmd_healthy, grace=3
+    name="epmd",
+    package="erlang-base",
+    command=_epmd_command,
+    healthy=_epmd_healthy,
+    ports=("epmd",),
+    grace=3,
 )
 SERVICE = Service(
     name="rabbitmq",
@@ -72,5 +77,6 @@ SERVICE = Service(
     configs=("rabbitmq/rabbitmq.conf",),
     env=_env,
     folders=("rabbitmq",),
+    ports=("rabbit", "rabbit_nodes"),
     grace=30,
 )

@@ -25,7 +25,7 @@ def _api(
 
     title = {"metadata": "nova-metadata"}.get(name, f"{name}-api")
     files = (*configs, f"uwsgi/{name}.ini")
-    return Service(title, package, command, _answers(name), configs=files, env=env)
+    return Service(title, package, command, _answers(name), configs=files, env=env, ports=(name,))
 
 
 def _nova_env(settings: Settings) -> dict[str, str]:
