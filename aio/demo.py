@@ -36,23 +36,18 @@ class Story:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.terminal = Terminal(settings)
-        self.tenant = Tenant(settings)
         self.folder = settings.state / "demo"
+        self.terminal = Terminal(settings, self.folder)
+        self.tenant = Tenant(settings)
         self.address = ""
         self.seconds: dict[str, float] = {}
-
-    @property
-    def key(self) -> Path:
-        """The private key, which only this machine has."""
-        return self.folder / "id_demo"
 
     def prepare(self) -> None:
         """Remove what an earlier run left, and write the files that the story uses."""
         sweep(self.tenant)
         self.folder.mkdir(parents=True, exist_ok=True)
         self.folder.chmod(0o700)
-        self.key.unlink(missing_ok=True)
+        (self.folder / KEY).unlink(missing_ok=True)
         (self.folder / "user-data").write_text(USER_DATA)
 
     def hypervisor(self) -> None:
@@ -86,7 +81,8 @@ class Story:
         )
         self.terminal.type(f"openstack security group create {GROUP} -c name -c stateful")
         self.terminal.type(
-            f"openstack keypair create --private-key {self.key} {KEY} -c name -c fingerprint"
+            f"openstack keypair create --private-key {KEY} {KEY} -c name -c fingerprint && "
+            f"chmod 600 {KEY}"
         )
 
     def boot(self) -> None:
@@ -94,7 +90,7 @@ class Story:
         self.terminal.say("Three servers with one request.")
         self.terminal.type(
             f"openstack server create --image busybox --flavor {FLAVOR} --network {NETWORK} "
-            f"--security-group {GROUP} --key-name {KEY} --user-data {self.folder}/user-data "
+            f"--security-group {GROUP} --key-name {KEY} --user-data user-data "
             "--min 3 --max 3 demo -c name -c status"
         )
         began = time.monotonic()
@@ -127,7 +123,7 @@ class Story:
         )
         port = self.tenant.ports(self._id(SERVERS[0]))[0]["id"][:11]
         self.terminal.type(f"bridge link show | grep {port}")
-        self.terminal.type(f"ovs-vsctl show | grep -A 3 qvo{port}")
+        self.terminal.type(f"ovs-vsctl show | grep -A 2 qvo{port}")
         self.terminal.type(f"ovs-vsctl --columns=external_ids list Interface qvo{port}")
 
     def reach(self) -> None:
@@ -152,7 +148,7 @@ class Story:
         """SSH with the key."""
         self.terminal.say("SSH with the key that the server read from Nova's metadata service:")
         self.terminal.type(
-            f"{self.ssh} 'hostname; cat /etc/motd; . /etc/os-release; echo $PRETTY_NAME; "
+            f"{self.ssh()} 'hostname; cat /etc/motd; . /etc/os-release; echo $PRETTY_NAME; "
             "ip -4 -o address show eth0; ip route; id'"
         )
 
@@ -175,11 +171,10 @@ class Story:
         )
         prove_clean(self.settings, before)
 
-    @property
-    def ssh(self) -> str:
-        """The command that reaches the first server."""
-        options = "-o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o LogLevel=ERROR"
-        return f"ssh -i {self.key} {options} root@{self.address}"
+    def ssh(self, key: str | Path = KEY) -> str:
+        """Return the command that reaches the first server."""
+        options = "-q -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null"
+        return f"ssh -i {key} {options} root@{self.address}"
 
     def _id(self, name: str) -> str:
         found = self.tenant.api.find("nova", "/servers", name)

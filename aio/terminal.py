@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import textwrap
+from pathlib import Path
 
 from aio.cloud import Cloud
 from aio.errors import AioError
@@ -15,14 +16,15 @@ _RULE = "=" * 78
 
 
 class Terminal:
-    """Shows commands and what they answer, as a person at a shell would see them."""
+    """Shows commands and what they answer, as a person at a shell in ``folder`` would see them."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, folder: Path) -> None:
+        self._folder = folder
         self._env = {
             **os.environ,
             **Cloud(settings).exports(),
             "PATH": settings.path,
-            "COLUMNS": "130",
+            "COLUMNS": "120",
         }
 
     def title(self, text: str) -> None:
@@ -44,6 +46,7 @@ class Terminal:
             done = subprocess.run(
                 ["bash", "-c", command],
                 env=self._env,
+                cwd=self._folder,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,

@@ -1,6 +1,7 @@
 """Build the Debian guest: systemd, cloud-init and sshd, as a cloud image would have them."""
 
-import os
+import platform
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -33,6 +34,8 @@ def build_debian(path: Path, log: Path) -> Path:
 
     What the builder says goes to `log`. Raises AioError with its end when it fails.
     """
+    if not shutil.which("mmdebstrap"):
+        raise AioError("mmdebstrap is missing", hint="apt-get install mmdebstrap")
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name("part-" + path.name)  # mmdebstrap reads the compression off the suffix
     with log.open("wb") as output:
@@ -74,12 +77,6 @@ def command(target: Path) -> list[str]:
 
 def _mirror() -> list[str]:
     """Return the apt sources of this machine if it runs the same release, else the default."""
-    release = subprocess.run(
-        ["sh", "-c", ". /etc/os-release && echo $VERSION_CODENAME"],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    if release.stdout.strip() != RELEASE:
+    if platform.freedesktop_os_release().get("VERSION_CODENAME") != RELEASE:
         return []
-    return [str(file) for file in SOURCES if file.exists() and os.path.getsize(file)][:1]
+    return [str(file) for file in SOURCES if file.exists() and file.stat().st_size][:1]
