@@ -134,7 +134,7 @@ class LXDDriver(driver.ComputeDriver):  # type: ignore[misc]
         os_vif.initialize()
         network.start_helpers()
         images = ImageCache(self._session, self._facts)
-        images.discard_partial_downloads()
+        images.discard_unfinished()
         ids = IdRanges(self._session, self._facts.id_range)
         self._lifecycle = Lifecycle(
             self._session, self._facts, images, ids, self._consoles, self.virtapi

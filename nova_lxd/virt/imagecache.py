@@ -19,7 +19,7 @@ import nova.conf
 from nova.virt import images
 from oslo_concurrency import lockutils
 from oslo_log import log as logging
-from oslo_utils import fileutils, timeutils, units
+from oslo_utils import excutils, fileutils, timeutils, units
 
 from nova_lxd import exception
 from nova_lxd.virt import image as image_translator
@@ -67,8 +67,10 @@ class ImageCache:
         self._session = session
         self._host = host
 
-    def discard_partial_downloads(self) -> None:
-        """Remove what a nova-compute that was killed had begun to download."""
+    def discard_unfinished(self) -> None:
+        """Remove what a nova-compute that was killed had begun to fetch."""
+        for fingerprint in self._session.images_without_alias():
+            self._session.delete_image(fingerprint)
         for folder in Path(CONF.instances_path).glob(f"{_PREFIX}*"):
             shutil.rmtree(folder, ignore_errors=True)
 
@@ -122,10 +124,22 @@ class ImageCache:
             stream.seek(0)
             properties = image_translator.image_properties(source, self._host)
             properties["nova.unpacked_bytes"] = str(facts.unpacked_bytes)
-            self._session.upload_image(fingerprint, metadata, stream, properties)
-        with contextlib.suppress(exception.AlreadyExists):
-            self._session.add_alias(source.id, fingerprint)
-        return CachedImage(fingerprint, facts.unpacked_bytes)
+            image = CachedImage(fingerprint, facts.unpacked_bytes)
+            try:
+                self._session.upload_image(fingerprint, metadata, stream, properties)
+                self._session.add_alias(source.id, fingerprint)
+            except exception.LXDDriverError:
+                with excutils.save_and_reraise_exception(), _best_effort():
+                    self.forget(image)
+        return image
+
+
+@contextlib.contextmanager
+def _best_effort() -> Iterator[None]:
+    try:
+        yield
+    except exception.LXDDriverError as error:
+        LOG.warning("Could not remove an unfinished image: %s", error)
 
 
 def _fingerprint(metadata: bytes, stream: Any) -> str:

@@ -206,6 +206,11 @@ class Session(Transport):
         size = image["properties"].get("nova.unpacked_bytes", "0")
         return CachedImage(fingerprint=target, unpacked_bytes=int(size))
 
+    def images_without_alias(self) -> list[str]:
+        """List the fingerprints of images that no alias names: uploads that were not finished."""
+        images = self.get("images", params={"recursion": "1"})
+        return [image["fingerprint"] for image in images if not image["aliases"]]
+
     def upload_image(
         self, fingerprint: str, metadata: bytes, rootfs: BinaryIO, properties: Mapping[str, str]
     ) -> None:

@@ -23,9 +23,12 @@ _TEXTS = (
     ("busy running", exception.Busy),
     ("already exists", exception.AlreadyExists),
     ("already in use", exception.AlreadyExists),
-    ("not found", exception.NotFound),
 )
-"""LXD reports failures of operations, and some of requests, by text alone."""
+"""LXD reports failures of operations, and some of requests, by text alone.
+
+"Not found" is not among them: what a failed operation misses is a pool or a device, seldom the
+instance itself.  An absent instance is told by status 404.
+"""
 
 _STATUS = {
     404: exception.NotFound,
@@ -122,11 +125,11 @@ class Transport:
         )
 
     def _poll(self, operation: str, seconds: int, step: float) -> dict[str, Any]:
-        bounds = {"params": {"timeout": str(seconds)}, "is_api": False}
         patience = step + self.timeouts.request
+        params = {"timeout": str(seconds)}
         try:
             answer = self._answer(
-                "GET", "operations", operation, "wait", request_timeout=patience, **bounds
+                "GET", "operations", operation, "wait", request_timeout=patience, params=params
             )
         except exception.NotFound as error:
             # Not to be taken for the absence of what the operation works on.
@@ -137,12 +140,15 @@ class Transport:
 
     def _answer(self, method: str, *path: str, **kwargs: Any) -> dict[str, Any]:
         """Send a request and read the JSON object that LXD answers with."""
-        response = self.request(method, *path, **kwargs)
+        # pylxd must not look into the answer: it fails on JSON that is no object.
+        response = self.request(method, *path, is_api=False, **kwargs)
         what = f"{method} /1.0/{'/'.join(path)}"
         with self._translated(what):
             answer = response.json()
         if not isinstance(answer, dict) or "metadata" not in answer:
             raise exception.LXDError(f"{what}: LXD answered {str(answer)[:200]}")
+        if answer.get("type") == "error":
+            raise _failure(what, str(answer.get("error")))
         return answer
 
     def retry_busy(self, call: Callable[[], Any]) -> None:
