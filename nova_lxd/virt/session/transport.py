@@ -140,15 +140,12 @@ class Transport:
 
     def _answer(self, method: str, *path: str, **kwargs: Any) -> dict[str, Any]:
         """Send a request and read the JSON object that LXD answers with."""
-        # pylxd must not look into the answer: it fails on JSON that is no object.
-        response = self.request(method, *path, is_api=False, **kwargs)
+        response = self.request(method, *path, **kwargs)
         what = f"{method} /1.0/{'/'.join(path)}"
         with self._translated(what):
             answer = response.json()
         if not isinstance(answer, dict) or "metadata" not in answer:
             raise exception.LXDError(f"{what}: LXD answered {str(answer)[:200]}")
-        if answer.get("type") == "error":
-            raise _failure(what, str(answer.get("error")))
         return answer
 
     def retry_busy(self, call: Callable[[], Any]) -> None:
@@ -170,6 +167,9 @@ class Transport:
             yield
         except pylxd_exceptions.LXDAPIException as error:
             raise _refusal(what, error) from error
+        except TypeError as error:
+            # pylxd looks into the answer and stumbles over JSON that is no object.
+            raise exception.LXDError(f"{what}: LXD's answer is not understood") from error
         except requests.exceptions.ReadTimeout as error:
             raise exception.DeadlineExceeded(
                 f"{what}: no answer from LXD at {self.endpoint} within [lxd]request_timeout "
