@@ -8,14 +8,12 @@ import os
 import shlex
 import signal
 import subprocess
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
 
-from aio import machine, stages, teardown
-from aio.cloud import Cloud
+from aio import machine
 from aio.errors import AioError
 from aio.report import Reporter
 from aio.settings import REPOSITORY, Settings
@@ -37,7 +35,7 @@ class Ring:
 RINGS = (
     Ring("unit", "tests/unit", needs_root=False, seconds=900),
     Ring("functional", "tests/functional", needs_root=True, seconds=1200),
-    Ring("cloud", "tests/cloud", needs_root=True, seconds=1200),
+    Ring("cloud", "tests/cloud", needs_root=True, seconds=1500),
 )
 CHECKS = ("lint", "mypy")
 
@@ -142,7 +140,8 @@ def run_ring(settings: Settings, ring: Ring, arguments: Sequence[str]) -> Count:
 
 def _run(argv: Sequence[str], settings: Settings, seconds: float) -> int:
     """Run a command in the repository; interrupt it when its time is over."""
-    child = subprocess.Popen(argv, cwd=REPOSITORY, env={**os.environ, "PATH": settings.path})
+    env = {**os.environ, "PATH": settings.path, "NOVA_LXD_AIO_STATE": str(settings.state)}
+    child = subprocess.Popen(argv, cwd=REPOSITORY, env=env)
     try:
         return child.wait(seconds)
     except (subprocess.TimeoutExpired, KeyboardInterrupt) as stopped:
@@ -202,38 +201,12 @@ def _install_tools(settings: Settings, reporter: Reporter) -> None:
     mark.write_text(fingerprint)
 
 
-@contextmanager
-def running_cloud(settings: Settings) -> Iterator[None]:
-    """Have the cloud up meanwhile; it is taken down afterwards unless it ran before."""
-    cloud = Cloud(settings)
-    ran_before = cloud.any_running()
-    try:
-        stages.run_stages(stages.UP, cloud, Reporter())
-        yield
-    finally:
-        if not ran_before:
-            stages.run_stages(teardown.DOWN, cloud, Reporter())
-
-
-def run_rings(settings: Settings, rings: Sequence[Ring], arguments: Sequence[str]) -> Count:
-    """Run the rings in order and return what all of them counted."""
-    total = Count()
-    for ring in rings:
-        try:
-            with running_cloud(settings) if ring.name == "cloud" else nullcontext():
-                total += run_ring(settings, ring, arguments)
-        except AioError as error:
-            print(f"\n{ring.name}: {error}", flush=True)
-            total += Count(failed=1)
-    return total
-
-
 def main(settings: Settings, argv: Sequence[str]) -> int:
     """Run the tests; the exit status is 0 when all that ran passed, and some did."""
     rings, arguments, with_checks = parse(argv)
     require_root(rings, os.geteuid())
     prepare(settings, as_root=os.geteuid() == 0)
     failed_checks = check(settings) if with_checks else []
-    total = run_rings(settings, rings, arguments)
+    total = sum((run_ring(settings, ring, arguments) for ring in rings), start=Count())
     print(summary(total, failed_checks), flush=True)
     return 1 if failed_checks or total.failed or not total.passed else 0

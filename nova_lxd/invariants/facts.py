@@ -1,5 +1,6 @@
 """What the rules compare: what Nova expects and what was found.  Frozen, typed, no behaviour
-beyond names that follow from other names."""
+beyond names that follow from other names.
+"""
 
 from __future__ import annotations
 

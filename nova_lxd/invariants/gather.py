@@ -10,6 +10,7 @@ import os
 import socket
 import subprocess
 from collections.abc import Callable, Iterable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -132,7 +133,7 @@ def filtered_taps() -> frozenset[str]:
     """Return the devices that the IPv4 firewall names as bridge ports."""
     words = _run("iptables-save", "-t", "filter").split()
     keys = ("--physdev-in", "--physdev-out")
-    return frozenset(word for key, word in zip(words, words[1:], strict=False) if key in keys)
+    return frozenset(word for key, word in pairwise(words) if key in keys)
 
 
 def mounts(folders: Iterable[Path]) -> tuple[str, ...]:
