@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import urllib.error
 import urllib.request
 from typing import Any
@@ -45,6 +46,8 @@ def http(
     data = body if raw else None if body is None else json.dumps(body).encode()
     kind = "application/octet-stream" if raw else "application/json"
     request = urllib.request.Request(url, data=data, method=method)
+    if hasattr(body, "fileno"):
+        request.add_header("Content-Length", str(os.fstat(body.fileno()).st_size))
     for name, value in {"Content-Type": kind, **(headers or {})}.items():
         request.add_header(name, value)
     try:
