@@ -244,7 +244,7 @@ def prove_clean(settings: Settings, before: Traces) -> None:
         left[:] = difference(before, traces(settings))
         return not left
 
-    wait_until(clean, 60, "the host to be as before", interval=1, log=lambda: "\n".join(left))
+    wait_until(clean, SECONDS, "the host to be as before", interval=1, log=lambda: "\n".join(left))
     for kind, names in before.items():
         print(f"    {kind:<24} {len(names):3} before, nothing added")
 

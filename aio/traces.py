@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -15,6 +16,9 @@ from aio.settings import Settings
 Traces = dict[str, frozenset[str]]
 """Kind, in the words of the command that lists it -> the names that are there."""
 
+# What os-vif and the driver name after a port; the machine's other links are not our business.
+_PORT_LINK = re.compile(r"(tap|tin|qbr|qvb|qvo)[0-9a-f]{8}-[0-9a-f]{2}")
+_PORT_CHAIN = re.compile(r"^:(neutron-openvswi-[ios][0-9a-f]{8}-\S)", re.MULTILINE)
 # LXD's own: neither belongs to a server.
 _IGNORED = {"lxc profile list": {"default"}}
 
@@ -26,7 +30,7 @@ def traces(settings: Settings) -> Traces:
     found = {
         "lxc list": _lxc(lxd, "list", "--project", project),
         "lxc profile list": _lxc(lxd, "profile", "list", "--project", project),
-        "ip link": kernel.links(),
+        "ip link": filter(_PORT_LINK.fullmatch, kernel.links()),
         "ip netns": _first_words(run("ip", "netns", "list")),
         "ovs-vsctl list-ports": _ports(settings),
         "files of instances": _names(settings.data / "nova" / "instances"),
@@ -60,6 +64,6 @@ def _names(folder: Path) -> list[str]:
 
 
 def _chains(settings: Settings) -> list[str]:
-    """Return the firewall's chains of ports: their names hold the port's id."""
+    """Return the firewall's chains of single ports; those of the agent itself stay."""
     saved = run(str(settings.bin / "iptables-save"), "-t", "filter")
-    return [line[1:].split()[0] for line in saved.splitlines() if line.startswith(":neutron")]
+    return _PORT_CHAIN.findall(saved)
