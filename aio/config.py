@@ -104,8 +104,9 @@ def compute_conf(settings: Settings) -> str:
     chosen = {
         "DEFAULT": {
             "compute_driver": settings.compute_driver,
-            # Two cores are to hold forty small servers.
-            "initial_cpu_allocation_ratio": "32.0",
+            # Two cores and a sparse pool are to hold forty small servers.
+            "initial_cpu_allocation_ratio": "64.0",
+            "initial_disk_allocation_ratio": "4.0",
         },
         "lxd": {
             "endpoint": str(settings.lxd / "unix.socket"),
