@@ -15,6 +15,9 @@ import tenacity
 from pylxd import exceptions as pylxd_exceptions
 
 from nova_lxd import exception
+from nova_lxd.virt.session import unixhttp
+
+_SCHEME = "http+unix://"
 
 _WAIT_STEP = 30
 """Seconds of one long poll of an operation; the deadline is ours, not LXD's."""
@@ -66,10 +69,11 @@ class Transport:
         :raises LXDUnreachable: nothing answers at the endpoint
         :raises LXDPermissionDenied: the socket is there but closed to this user
         """
-        # pylxd quotes the path only while the socket exists, so the URL is made here.
-        url = f"http+unix://{parse.quote(self.endpoint, safe='')}"
+        session = unixhttp.open_session(_SCHEME, self.endpoint)
         with self._translated("GET /1.0"):
-            client = pylxd.Client(url, timeout=self.timeouts.request)
+            client = pylxd.Client(
+                f"{_SCHEME}localhost", session=session, timeout=self.timeouts.request
+            )
         self._api = client.api
         return dict(client.host_info)
 
