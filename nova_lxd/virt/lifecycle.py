@@ -184,10 +184,16 @@ class Lifecycle:
     def _create_profile(self, undo: Undo, spec: InstanceSpec) -> None:
         if self.exists(spec.name):
             raise exception.AlreadyExists(f"LXD has an instance {spec.name} already")
-        # One that is there without its instance was left by a removal that failed.
-        self._remove_profile(spec.name)
         undo.add("profile", functools.partial(self._remove_profile, spec.name))
-        self._session.create_profile(spec.name, spec.profile_config, spec.profile_devices)
+        create = functools.partial(
+            self._session.create_profile, spec.name, spec.profile_config, spec.profile_devices
+        )
+        try:
+            create()
+        except exception.AlreadyExists:
+            # Without its instance it was left by a removal that failed.
+            self._remove_profile(spec.name)
+            create()
 
     def _stop(self, name: str) -> None:
         with contextlib.suppress(exception.NotFound):
