@@ -31,7 +31,9 @@ def up(settings: Settings, argv: Sequence[str] = ()) -> int:
     parser.parse_args(argv)
     began = time.monotonic()
     reporter = Reporter()
-    stages.run_stages(stages.UP, Cloud(settings), reporter)
+    machine.require_root()
+    with machine.alone(settings):
+        stages.run_stages(stages.UP, Cloud(settings), reporter)
     reporter.line(f"The cloud is up after {time.monotonic() - began:.0f} s. Next:")
     reporter.line(f'  eval "$({_command(settings, "env")})"; openstack hypervisor list; lxc list')
     return 0
@@ -44,7 +46,9 @@ def down(settings: Settings, argv: Sequence[str] = ()) -> int:
     purge = parser.parse_args(argv).purge
     machine.require_root()
     plan = teardown.PURGE if purge else teardown.DOWN
-    stages.run_stages(plan, Cloud(settings), Reporter())
+    if settings.state.exists():
+        with machine.alone(settings):
+            stages.run_stages(plan, Cloud(settings), Reporter())
     return 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import shutil
@@ -12,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from aio import report
+from aio import kernel, report
 from aio.errors import AioError
 from aio.run import failure, run
 from aio.settings import REPOSITORY, Settings
@@ -58,6 +59,28 @@ def require_root() -> None:
     """Raise AioError unless we are root."""
     if os.geteuid():
         raise AioError("this must run as root", hint="sudo python3 aio ...")
+
+
+@contextmanager
+def alone(settings: Settings) -> Iterator[None]:
+    """Hold the cloud's lock; AioError when another ``up`` or ``down`` has it."""
+    settings.state.mkdir(parents=True, exist_ok=True)
+    folder = os.open(settings.state, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        _lock(folder, settings)
+        yield
+    finally:
+        os.close(folder)
+
+
+def _lock(folder: int, settings: Settings) -> None:
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise AioError(
+            f"another 'aio up' or 'aio down' is at work in {settings.state}",
+            hint="wait until it has ended",
+        ) from None
 
 
 def require_room(settings: Settings) -> None:
@@ -117,7 +140,10 @@ def missing_packages() -> list[str]:
 
 
 def install_packages(reporter: report.Reporter) -> None:
-    """Install the Debian packages that are missing, starting no daemon of theirs."""
+    """Install the Debian packages that are missing, starting no daemon of theirs, now or at boot.
+
+    The cloud has its own; a second RabbitMQ after the next boot would be in its way.
+    """
     missing = missing_packages()
     if not missing:
         return
@@ -127,6 +153,7 @@ def install_packages(reporter: report.Reporter) -> None:
     reporter.progress("apt-get update")
     run("apt-get", *lock, "-qq", "update", env=env, timeout=600, hint=hint)
     install = ("install", "--yes", "--no-install-recommends", *missing)
+    enabled = _enabled_units()
     with daemons_forbidden():
         lines = stream(["apt-get", *lock, "-o", "APT::Status-Fd=1", *install], env, hint)
         for line in lines:
@@ -134,6 +161,12 @@ def install_packages(reporter: report.Reporter) -> None:
                 kind, _, percent, text = line.split(":", 3)
                 base = 0.0 if kind == "dlstatus" else 50.0
                 reporter.count(round(base + float(percent) / 2), 100, f"% {text[:50]}")
+    if (new := _enabled_units() - enabled) and kernel.have("systemctl"):
+        run("systemctl", "disable", *sorted(new), check=False)
+
+
+def _enabled_units(folder: Path = Path("/etc/systemd/system")) -> set[str]:
+    return {link.name for link in folder.glob("*.wants/*")}
 
 
 @contextmanager

@@ -116,3 +116,11 @@ def test_every_requirement_is_pinned() -> None:
     }
     wanted = machine.REQUIREMENTS.read_text().splitlines()
     assert {name.lower() for name in wanted if not name.startswith("#")} <= pins
+
+
+def test_two_at_a_time_are_refused_and_one_after_the_other_are_not(tmp_path: Path) -> None:
+    settings = Settings(state=tmp_path / "cloud")
+    for _ in range(2):
+        with machine.alone(settings):
+            with pytest.raises(AioError, match="another 'aio up'"), machine.alone(settings):
+                pass
