@@ -174,7 +174,6 @@ def image_properties(image: ImageSource, host: HostFacts) -> dict[str, str]:
         "description": image.name,
         "nova.image_id": image.id,
         "os": image.properties.get("os_distro", ""),
-        "release": image.properties.get("os_version", ""),
     }
     return {key: _one_line(value) for key, value in properties.items() if value}
 

@@ -40,6 +40,7 @@ def source_of(image_meta: Any) -> ImageSource:
     hints = {
         "hypervisor_type": properties.get("img_hv_type"),
         "vm_mode": properties.get("hw_vm_mode"),
+        "os_distro": properties.get("os_distro"),
     }
 
     def field(name: str, default: Any) -> Any:
