@@ -50,9 +50,9 @@ def world(settings, proof, tmp_path_factory):
         proof.assert_host_as_before()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture
 def web(world):
-    """A server that lets ssh and ping in, for tests that leave it as they found it."""
+    """A server that lets ssh and ping in; a test that breaks it costs the next one a boot."""
     return world.web()
 
 

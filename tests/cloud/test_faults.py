@@ -89,9 +89,12 @@ def test_image_that_is_no_root_filesystem(tenant, world, tmp_path):
     assert image in message
 
 
-@pytest.mark.parametrize("spec", [{"lxd:nonsense": "1"}, {"lxd:nested_allowed": "perhaps"}])
-def test_api_refuses_an_unclear_extra_spec(tenant, spec):
-    with pytest.raises(ApiError, match=next(iter(spec))) as refused:
+@pytest.mark.parametrize(
+    ("spec", "word"),
+    [({"lxd:nonsense": "1"}, "lxd:nonsense"), ({"lxd:nested_allowed": "perhaps"}, "perhaps")],
+)
+def test_api_refuses_an_unclear_extra_spec(tenant, spec, word):
+    with pytest.raises(ApiError, match=word) as refused:
         tenant.flavor("ring-unclear", spec)
     assert refused.value.status == 400
 

@@ -53,8 +53,11 @@ class World:
         return Tenant(self.settings, self.tenant.api)
 
     def web(self) -> Guest:
-        """Boot the shared server and wait until it can be reached."""
-        if self._web is None:
+        """Return the shared server, booted anew when it cannot be reached."""
+        if self._web and not self._web.lets_in():
+            self.tenant.remove(self._web.server)
+            self._web = None
+        if not self._web:
             group = self.open_group
             self._web = self.guest(self.tenant, self.boot(self.tenant, "ring-web", group=group))
             self._web.wait_for_ssh()
