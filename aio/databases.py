@@ -126,9 +126,9 @@ def _nova(settings: Settings) -> None:
     cell0 = database_url(settings, "nova_cell0")
     manage("cell_v2", "map_cell0", "--database_connection", cell0)
     manage("db", "sync")
-    cell1 = ("--database_connection", database_url(settings, "nova"))
-    cell1 += ("--transport-url", transport_url(settings))
-    manage("cell_v2", "create_cell", "--name", "cell1", *cell1)
+    database = ("--database_connection", database_url(settings, "nova"))
+    transport = ("--transport-url", transport_url(settings))
+    manage("cell_v2", "create_cell", "--name", "cell1", *database, *transport)
 
 
 def _neutron(settings: Settings) -> None:

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
 import shutil
+import struct
 from pathlib import Path
 
 from aio.run import run
+
+_TUNSETIFF = 0x400454CA
+_TAP_WITHOUT_HEADER = 0x0002 | 0x1000
 
 
 def mounts_below(folder: Path, mountinfo: str | None = None) -> list[str]:
@@ -49,6 +55,21 @@ def remove_tree(folder: Path) -> None:
 def links() -> list[str]:
     """Return the names of the network links of this namespace."""
     return [link["ifname"] for link in json.loads(run("ip", "-json", "link", "show"))]
+
+
+def tap_is_busy(name: str) -> bool:
+    """Tell whether a process holds the tap device ``name``.
+
+    A tap of a switch that was killed stays behind and is not busy: the next one takes it over.
+    """
+    if name not in links():
+        return False
+    with open("/dev/net/tun", "rb+", buffering=0) as tun:
+        try:
+            fcntl.ioctl(tun, _TUNSETIFF, struct.pack("16sH22x", name.encode(), _TAP_WITHOUT_HEADER))
+        except OSError as error:
+            return error.errno == errno.EBUSY
+    return False
 
 
 def delete_link(name: str) -> None:

@@ -91,7 +91,7 @@ class OvsDaemon:
                 ) from None
 
     def _refuse_second_datapath(self) -> None:
-        if self.datapath == "netdev" and DATAPATH in kernel.links():
+        if self.datapath == "netdev" and kernel.tap_is_busy(DATAPATH):
             raise AioError(
                 f"the link {DATAPATH} exists: another Open vSwitch with the userspace datapath runs"
                 " in this network namespace, and there is room for one only",
@@ -175,24 +175,35 @@ class OvsDaemon:
         """Return the names of the bridges."""
         return self.vsctl("list-br").split()
 
-    def ports(self) -> list[str]:
-        """Return the names of all interfaces, read from the file: daemons need not run."""
+    def ports(self, kind: str = "") -> list[str]:
+        """Return the names of all interfaces, or of those of one type.
+
+        They are read from the file: the daemons need not run.
+        """
         if not self._file.exists():
             return []
-        select = {"op": "select", "table": "Interface", "where": [], "columns": ["name"]}
+        where = [["type", "==", kind]] if kind else []
+        select = {"op": "select", "table": "Interface", "where": where, "columns": ["name"]}
         query = json.dumps(["Open_vSwitch", select])
         answer = run("ovsdb-tool", "query", str(self._file), query, check=False)
         return [row["name"] for row in json.loads(answer)[0]["rows"]] if answer else []
 
     def stop(self, seconds: float = 10) -> None:
-        """Stop both daemons; the links of the bridges go with them, the database stays."""
+        """Stop both daemons; the database and the links of the bridges stay for the next start."""
         self._switch.stop(seconds)
         self._database.stop(seconds)
 
     def purge(self) -> None:
-        """Delete the bridges, stop the daemons and remove the folder."""
+        """Delete the bridges with their links, stop the daemons and remove the folder.
+
+        Works with dead daemons too.
+        """
         if self.healthy():
             for name in self.bridges():
                 self.vsctl("del-br", name)
+        internal = self.ports("internal")
         self.stop()
+        for name in {*internal, DATAPATH} if self.datapath == "netdev" else ():
+            if not kernel.tap_is_busy(name):
+                kernel.delete_link(name)
         kernel.remove_tree(self.folder)

@@ -57,7 +57,7 @@ class UnixClient:
         connection = _Connection(self._path, self._timeout + 5)
         try:
             connection.request(method, path, None if body is None else json.dumps(body))
-            answer = json.loads(connection.getresponse().read())
+            answer: dict[str, Any] = json.loads(connection.getresponse().read())
         except (http.client.HTTPException, ValueError) as error:
             raise RequestFailed(f"LXD's answer to {method} {path} is unreadable: {error}") from None
         finally:
