@@ -43,3 +43,12 @@ def disable_tx_checksum(device: str) -> None:
     :raises ProcessExecutionError: ethtool failed; OSError: it is not installed
     """
     processutils.execute("ethtool", "-K", device, "tx", "off")
+
+
+@net_admin.entrypoint  # type: ignore[untyped-decorator]
+def delete_link(device: str) -> None:
+    """Delete a network device; the other end of a veth pair goes with it.
+
+    :raises ProcessExecutionError: it cannot be deleted; OSError: iproute2 is not installed
+    """
+    processutils.execute("ip", "link", "delete", "dev", device)

@@ -134,6 +134,7 @@ class Lifecycle:
                     undo.add("ports", functools.partial(network.unplug, instance, network_info))
                     network.plug(instance, network_info)
             if power_on:
+                network.remove_taps(order.vifs)
                 self._session.change_state(instance.name, "start")
         LOG.info("Built in %.2f s", watch.elapsed(), instance=instance)
 
@@ -200,9 +201,13 @@ class Lifecycle:
             self._session.change_state(name, "stop", force=True)
 
     def _remove_instance(self, name: str) -> None:
-        with contextlib.suppress(exception.NotFound):
+        def stop_and_delete() -> None:
             self._session.change_state(name, "stop", force=True)
             self._session.delete_instance(name)
+
+        # Both again: a start whose answer was lost can come to its end in between.
+        with contextlib.suppress(exception.NotFound):
+            self._session.retry_busy(stop_and_delete)
 
     def _remove_profile(self, name: str) -> None:
         with contextlib.suppress(exception.NotFound):
@@ -213,7 +218,9 @@ class Lifecycle:
     def power_on(self, instance: Any, network_info: Any) -> None:
         """Start a server, its ports plugged anew: a host reboot takes the bridges away."""
         network.plug(instance, network_info)
-        self._consoles.discard(instance.uuid)
+        if self._session.state(instance.name).status == "Stopped":
+            network.remove_taps(network.vifs_of(network_info))
+            self._consoles.discard(instance.uuid)
         self._session.change_state(instance.name, "start")
 
     def power_off(self, instance: Any, timeout: int, retry_interval: int) -> None:

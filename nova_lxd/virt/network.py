@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import socket
 from collections.abc import Iterator
 from typing import Any
 
@@ -92,7 +93,7 @@ def plug(instance: Any, network_info: Any) -> None:
 def _harden(vif: Vif) -> None:
     bridge_end = vif_translator.bridge_end(vif)
     privsep.disable_ipv6([vif_translator.bridge_name(vif), bridge_end, vif_translator.ovs_end(vif)])
-    if vif.datapath_type == "netdev":
+    if vif.datapath_type != "system":
         privsep.disable_tx_checksum(bridge_end)
 
 
@@ -105,8 +106,10 @@ def unplug(instance: Any, network_info: Any) -> None:
     failed: exception.VifPlugFailed | None = None
     for nova_vif in network_info or []:
         try:
-            vif_translator.check(_vif(nova_vif))
+            vif = _vif(nova_vif)
+            vif_translator.check(vif)
             os_vif.unplug(os_vif_util.nova_to_osvif_vif(nova_vif), info)
+            _remove_tap(vif)
         except exception.VifRefused as error:
             LOG.debug("Was never plugged: %s", error, instance=instance)
         except _PLUG_ERRORS as error:
@@ -115,6 +118,40 @@ def unplug(instance: Any, network_info: Any) -> None:
             failed = failed or exception.VifPlugFailed(text)
     if failed:
         raise failed
+
+
+def remove_taps(vifs: list[Vif]) -> None:
+    """Remove what an earlier life of stopped servers left of their NICs.
+
+    LXD 5.0.2 leaves a NIC's host side behind when its bridge is gone at the stop (measured), and
+    then cannot start the server, because the name is taken.
+
+    :raises VifPlugFailed: one cannot be removed
+    """
+    for vif in vifs:
+        try:
+            _remove_tap(vif)
+        except _PLUG_ERRORS as error:
+            raise exception.VifPlugFailed(f"{vif.devname} cannot be removed: {error}") from error
+
+
+def _remove_tap(vif: Vif) -> None:
+    if not _has_link(vif.devname):
+        return
+    try:
+        privsep.delete_link(vif.devname)
+    except processutils.ProcessExecutionError:
+        # LXD may have taken it away meanwhile.
+        if _has_link(vif.devname):
+            raise
+
+
+def _has_link(device: str) -> bool:
+    try:
+        socket.if_nametoindex(device)
+    except OSError:
+        return False
+    return True
 
 
 @contextlib.contextmanager

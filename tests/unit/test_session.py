@@ -232,15 +232,21 @@ class TestBusy:
         instance.busy = "stop"
         timer = threading.Timer(0.3, lambda: setattr(instance, "busy", ""))
         timer.start()
-        session.delete_instance("instance-1")
+        session.retry_busy(lambda: session.delete_instance("instance-1"))
         assert not fake.state.instances
+
+    def test_a_running_instance_is_busy(self, session, image):
+        build(session, image)
+        session.change_state("instance-1", "start")
+        with pytest.raises(exception.Busy, match="running"):
+            session.delete_instance("instance-1")
 
     def test_not_for_ever(self, fake, session, image):
         build(session, image)
         fake.state.instances[PROJECT, "instance-1"].busy = "stop"
         began = time.monotonic()
         with pytest.raises(exception.Busy):
-            session.delete_instance("instance-1")
+            session.retry_busy(lambda: session.delete_instance("instance-1"))
         assert time.monotonic() - began < 10 * OPERATION
 
 

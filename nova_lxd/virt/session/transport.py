@@ -24,6 +24,7 @@ _WAIT_STEP = 30
 
 _TEXTS = (
     ("busy running", exception.Busy),
+    ("instance is running", exception.Busy),
     ("already exists", exception.AlreadyExists),
     ("already in use", exception.AlreadyExists),
 )
