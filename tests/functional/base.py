@@ -32,6 +32,7 @@ from tests.functional.machine import BRIDGE, POOL
 from tests.functional.neutron import Agent, NeutronFixture
 
 CONF = nova.conf.CONF
+HOST = "compute1"
 DEADLINE = 180
 """Seconds for a server to get anywhere; a healthy machine needs three."""
 
@@ -80,9 +81,9 @@ class ServerTestCase(test.TestCase, integrated_helpers.PlacementInstanceHelperMi
         self._configure()
         self._start_nova()
         self._start_agent()
+        self._proven = False
         if self.starts_compute:
-            self.compute = self._start_compute("compute1")
-        self.addCleanup(self._prove_clean)
+            self.start_compute()
 
     def _clear_attrs(self):
         # Nova forgets everything; pytest still needs the method that it set.
@@ -92,6 +93,16 @@ class ServerTestCase(test.TestCase, integrated_helpers.PlacementInstanceHelperMi
             setattr(self, self._testMethodName, method)
 
     # -- what tests say
+
+    def start_compute(self) -> None:
+        """Start nova-compute; before it ends, the test proves that the host is clean."""
+        self.compute = self._start_compute(HOST)
+        self.addCleanup(self._prove_clean)
+
+    def restart_compute(self) -> None:
+        """Stop nova-compute and start a new one with a driver of its own."""
+        self.compute = self.restart_compute_service(self.compute, keep_hypervisor_state=False)
+        self.addCleanup(self._prove_clean)
 
     def boot(self, *, status: str = "ACTIVE", **request) -> dict:
         """Create a server and wait for ``status``; see ``request_server`` for the rest."""
@@ -246,6 +257,9 @@ class ServerTestCase(test.TestCase, integrated_helpers.PlacementInstanceHelperMi
 
     def _prove_clean(self) -> None:
         """What every test ends with: the host is right with its servers, and without them."""
+        if self._proven:
+            return
+        self._proven = True
         self.assert_clean()
         present = [id_ for id_ in self._servers if self._exists(id_)]
         for id_ in present:
@@ -315,9 +329,7 @@ class ServerTestCase(test.TestCase, integrated_helpers.PlacementInstanceHelperMi
         return gather.ovs_ports(self._machine.ovs.db)
 
     def _placement_facts(self):
-        if not getattr(self, "compute", None):
-            return None
-        provider = self._get_provider_uuid_by_host(self._node())
+        provider = self._get_provider_uuid_by_host(HOST)
         inventory = self._get_provider_inventory(provider)
         held = self._get_allocations_by_provider_uuid(provider)
         resources = self._machine.get("/1.0/resources")
@@ -331,9 +343,6 @@ class ServerTestCase(test.TestCase, integrated_helpers.PlacementInstanceHelperMi
                 pool_gb=space["total"] // 2**30,
             ),
         )
-
-    def _node(self) -> str:
-        return self.compute.manager.driver.get_available_nodes()[0]
 
     def _log_errors(self) -> tuple[str, ...]:
         lines = self.stdlog.logger.output.splitlines()
@@ -356,7 +365,7 @@ class ServerTestCase(test.TestCase, integrated_helpers.PlacementInstanceHelperMi
             compute_driver="lxd.LXDDriver",
             instances_path=str(Path(folder) / "instances"),
             state_path=folder,
-            shutdown_timeout=10,
+            shutdown_timeout=3,
         )
         self.flags(api_paste_config=str(paste), group="wsgi")
         self.flags(ovs_bridge=BRIDGE, group="neutron")

@@ -96,15 +96,17 @@ class LifecycleTest(ServerTestCase):
         self.assert_nothing_on_host()
 
     def test_console(self):
-        server = self.boot()
+        server = self.boot(networks="none")
 
         def console():
             action = {"os-getConsoleOutput": {"length": 50}}
             answer = self.api.post_server_action(server["id"], action)
-            return answer["output"] if "init" in answer["output"] else ""
+            return "nova-lxd: no network card" in answer["output"]
 
         wait_for(console, "the guest to write to its console")
         assert console(), "a second look must show it again"
+        self.act(server, {"os-stop": None}, "SHUTOFF")
+        assert console(), "a stopped server still has its log"
 
     def test_two_servers_reach_each_other(self):
         one, two = self.boot(), self.boot()
