@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -30,7 +30,6 @@ from nova_lxd.virt.session import Session
 CONF = nova.conf.CONF
 LOG = logging.getLogger(__name__)
 
-_PREFIX = "lxd-image-"
 _CHUNK = units.Mi
 
 
@@ -72,7 +71,7 @@ class ImageCache:
         """Remove what a nova-compute that was killed had begun to fetch."""
         for fingerprint in self._session.images_without_alias():
             self._session.delete_image(fingerprint)
-        for folder in Path(CONF.instances_path).glob(f"{_PREFIX}*"):
+        for folder in Path(CONF.instances_path).glob(f"{_prefix()}*"):
             shutil.rmtree(folder, ignore_errors=True)
 
     def ensure(
@@ -105,10 +104,16 @@ class ImageCache:
         self, context: Any, source: ImageSource, flavor: Flavor, trusted_certs: Any
     ) -> CachedImage:
         watch = timeutils.StopWatch()
-        with watch, _private_folder() as folder:
-            path = str(folder / "rootfs")
-            images.fetch(context, source.id, path, trusted_certs=trusted_certs)
-            image = self._upload(source, flavor, path)
+        try:
+            with watch, _private_folder() as folder:
+                path = str(folder / "rootfs")
+                images.fetch(context, source.id, path, trusted_certs=trusted_certs)
+                image = self._upload(source, flavor, path)
+        except OSError as error:
+            raise exception.LXDDriverError(
+                f"image {source.id} cannot be kept in [DEFAULT]instances_path "
+                f"({CONF.instances_path}) while it is fetched: {error}"
+            ) from error
         LOG.info(
             "Image %s is in LXD's store after %.1f s, %d bytes unpacked",
             source.id,
@@ -152,9 +157,14 @@ def _fingerprint(metadata: bytes, stream: Any) -> str:
     return digest.hexdigest()
 
 
+def _prefix() -> str:
+    """Begin the names of our folders: on shared storage another host has its own."""
+    return f"lxd-image-{re.sub('[^A-Za-z0-9.-]', '_', CONF.host)}-"
+
+
 @contextlib.contextmanager
 def _private_folder() -> Iterator[Path]:
     """Make a folder for one download that nobody else can read, and remove it whatever happens."""
     fileutils.ensure_tree(CONF.instances_path)
-    with tempfile.TemporaryDirectory(prefix=_PREFIX, dir=os.fspath(CONF.instances_path)) as folder:
+    with tempfile.TemporaryDirectory(prefix=_prefix(), dir=CONF.instances_path) as folder:
         yield Path(folder)
