@@ -30,7 +30,7 @@ class Fault(enum.Enum):
     HTTP_500 = 500
     HTTP_503 = 503
     OPERATION_FAILURE = "the operation begins and fails; another request gets a 500"
-    NEVER_ENDS = "the operation begins and goes on until the fault is over; so does a request"
+    NEVER_ENDS = "the operation begins and ends after the fault; another request is not answered"
     SLOW = "the answer is late"
     BROKEN_JSON = "carried out, but the answer breaks off in the middle"
     DOWN = "the daemon dies before the request and stays away until the fault is over"

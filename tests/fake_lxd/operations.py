@@ -105,6 +105,10 @@ class Operations:
         threading.Thread(target=operation.run, args=(task,), daemon=True).start()
         return background(first)
 
+    def running(self) -> list[Operation]:
+        """Return the operations that have not ended."""
+        return [item for item in list(self._known.values()) if not item.done.is_set()]
+
     def abandon(self) -> None:
         """Forget everything, as a daemon that dies does."""
         for operation in self._known.values():

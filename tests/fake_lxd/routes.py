@@ -107,6 +107,7 @@ def _call(state: State, request: Request, handler: Handler, parts: list[str]) ->
             raise Refusal(500, fault.text)
         if fault.kind is Fault.NEVER_ENDS:
             fault.over.wait()
+            raise Refusal(500, "context canceled")
     if handler in _UNLOCKED:
         return handler(state, request, *parts)
     with state.lock:

@@ -6,11 +6,21 @@ import os
 
 # Nova chooses its concurrency backend when this module is imported, so it must be the first.
 os.environ.setdefault("OS_NOVA_DISABLE_EVENTLET_PATCHING", "1")
-import nova.tests.unit  # noqa: F401 I001
+import nova.tests.unit  # noqa: I001
 
+from unittest import mock
+
+import nova.conf
 import pytest
 
+from nova_lxd import conf
 from tests.fake_lxd import FakeLXD
+
+from . import servers
+from .ports import Ports
+
+CONF = nova.conf.CONF
+conf.register_opts(CONF)
 
 
 @pytest.fixture
@@ -18,3 +28,28 @@ def fake(tmp_path):
     """A fake LXD that runs."""
     with FakeLXD(tmp_path / "lxd") as fake:
         yield fake
+
+
+@pytest.fixture
+def ports():
+    """A double of os-vif; the images that Glance gives are tiny."""
+    with Ports().installed() as ports, mock.patch("nova.virt.images.fetch", servers.fetch):
+        yield ports
+
+
+@pytest.fixture
+def options(tmp_path):
+    """Set Nova's options as an operator would; what is set is forgotten after the test."""
+
+    overridden = {("endpoint", "lxd")}
+
+    def set_options(group=None, **values):
+        for name, value in values.items():
+            CONF.set_override(name, value, group=group)
+            overridden.add((name, group))
+
+    set_options("lxd", project="nova", pool="default")
+    set_options(instances_path=str(tmp_path / "instances"), shutdown_timeout=1)
+    yield set_options
+    for name, group in overridden:
+        CONF.clear_override(name, group=group)

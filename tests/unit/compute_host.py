@@ -1,0 +1,124 @@
+"""A compute host for tests: the whole driver on a fake LXD, one server ordered."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import nova.conf
+from nova.virt import fake as nova_fake
+
+from nova_lxd.virt.driver import LXDDriver
+from nova_lxd.virt.session import Timeouts
+from tests.fake_lxd import FakeLXD
+
+from . import servers
+from .ports import Ports
+
+CONF = nova.conf.CONF
+PROJECT = "nova"
+
+
+class Host:
+    """A compute host: our driver on a fake LXD of its own."""
+
+    def __init__(self, folder, ports: Ports, virtapi=None) -> None:
+        self.lxd = FakeLXD(folder)
+        self.lxd.start()
+        self.ports = ports
+        CONF.set_override("endpoint", str(self.lxd.socket), group="lxd")
+        self.driver = LXDDriver(virtapi or nova_fake.FakeVirtAPI())
+        self.driver.init_host("host")
+        self.order = servers.order()
+        self._session = self.driver._session
+        self._patience = self._session.timeouts
+
+    def spawn(self) -> None:
+        order = self.order
+        self.driver.spawn(
+            order.context, order.instance, order.image_meta, [], "", {}, order.network_info
+        )
+
+    def destroy(self) -> None:
+        order = self.order
+        self.driver.destroy(order.context, order.instance, order.network_info)
+
+    def power_on(self) -> None:
+        order = self.order
+        self.driver.power_on(order.context, order.instance, order.network_info)
+
+    def power_off(self) -> None:
+        self.driver.power_off(self.order.instance)
+
+    def shut_down(self) -> None:
+        self.driver.power_off(self.order.instance, timeout=1, retry_interval=1)
+
+    def reboot(self, kind: str = "HARD") -> None:
+        order = self.order
+        self.driver.reboot(order.context, order.instance, order.network_info, kind)
+
+    def pause(self) -> None:
+        self.driver.pause(self.order.instance)
+
+    def unpause(self) -> None:
+        self.driver.unpause(self.order.instance)
+
+    def forget_image(self) -> None:
+        project = self.lxd.state.projects[PROJECT]
+        project.images.clear()
+        project.aliases.clear()
+
+    def power_state(self) -> int:
+        return self.driver.get_info(self.order.instance, use_cache=False).state
+
+    def close(self) -> None:
+        """End the fake LXD."""
+        self.lxd.__exit__(None, None, None)
+
+    def be_impatient(self) -> None:
+        """Wait for LXD a second at most."""
+        self._session.timeouts = Timeouts(1, 1, 1)
+
+    def recover(self) -> None:
+        """End the faults, wait for what LXD still does, and be patient again."""
+        self._session.timeouts = self._patience
+        self.lxd.faults.clear()
+        deadline = time.monotonic() + 30
+        while self.lxd.state.operations.running():
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+
+    def remains(self, *, images: bool = True) -> list[str]:
+        """Name what is left of the server."""
+        state = self.lxd.state
+        project = state.projects[PROJECT]
+        named = {alias.target for alias in project.aliases.values()}
+        left = [f"instance {name}" for name in project.instances]
+        left += [f"profile {name}" for name in project.profiles if name != "default"]
+        if images:
+            left += [f"nameless image {image}" for image in project.images if image not in named]
+        left += [f"port {port}" for port in self.order.port_ids if port in self.ports.plugged]
+        return left
+
+
+def attempt(action: Callable[[], None]) -> Exception | None:
+    try:
+        action()
+    except Exception as error:  # noqa: BLE001 -- its type is what is tested
+        return error
+    return None
+
+
+def check_destroy_at_last(host: Host) -> list[str]:
+    """Destroy the server on a host that is well again; say what is wrong after that."""
+    error = attempt(host.destroy)
+    if error:
+        return [f"destroy failed on a sound host: {error!r}"]
+    return [f"destroy left {thing}" for thing in host.remains(images=False)]
+
+
+def check_images(host: Host) -> list[str]:
+    """An image belongs to no server: what LXD was left with goes when the service starts."""
+    if host.remains():
+        host.driver.init_host("host")
+    return [f"a restart of the service left {thing}" for thing in host.remains()]
