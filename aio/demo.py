@@ -10,7 +10,7 @@ from pathlib import Path
 
 from aio.errors import AioError
 from aio.process import wait_until
-from aio.settings import Settings
+from aio.settings import DEFAULT_STATE, Settings
 from aio.tenant import SECONDS, Tenant
 from aio.terminal import Terminal
 from aio.traces import Traces, difference, traces
@@ -139,9 +139,7 @@ class Story:
             self.terminal.type(
                 f"openstack security group rule create {rule} {GROUP} -c protocol -c port_range_min"
             )
-        began = time.monotonic()
         self._wait_until_open()
-        self.seconds["rule open on the host after the command"] = time.monotonic() - began
         self.terminal.type(f"ping -c 3 {self.address}")
 
     def login(self) -> None:
@@ -306,17 +304,14 @@ def main(settings: Settings, argv: Sequence[str]) -> int:
 
 
 def _next(story: Story, keep: bool) -> str:
-    first = (
-        f"    {story.ssh}\n"
-        if keep
-        else "    python3 aio demo --keep        # leaves the servers\n"
-    )
-    return (
-        "\nNext:\n"
-        '    eval "$(python3 aio env)"\n'
-        "    openstack server list; lxc list\n"
-        f"{first}"
-        "    python3 aio status\n"
-        "    python3 aio test cloud\n"
-        "    python3 aio down"
-    )
+    state = story.settings.state
+    aio = "python3 aio" if state == Path(DEFAULT_STATE) else f"python3 aio --state {state}"
+    commands = [
+        f'eval "$({aio} env)"',
+        "openstack server list; lxc list",
+        story.ssh(story.folder / KEY) if keep else f"{aio} demo --keep      # leaves the servers",
+        f"{aio} status",
+        f"{aio} test cloud",
+        f"{aio} down",
+    ]
+    return "\nNext:\n" + "\n".join(f"    {command}" for command in commands)
