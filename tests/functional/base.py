@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import re
 import sys
 import time
 import uuid
@@ -42,6 +43,7 @@ _STATUS = {
     power_state.SHUTDOWN: "Stopped",
 }
 _POISONS = ("GenericPoisonFixture", "SysFsPoisonFixture", "PrivsepNoHelperFixture")
+_ERROR_LINE = re.compile(r"\S+ \S+ (ERROR|CRITICAL) ")
 _EXPECTED_LOG = (r"\[stevedore\.extension\] Could not load",)
 """What Nova's own fixtures log as errors in this environment."""
 
@@ -346,7 +348,7 @@ class ServerTestCase(test.TestCase, integrated_helpers.PlacementInstanceHelperMi
 
     def _log_errors(self) -> tuple[str, ...]:
         lines = self.stdlog.logger.output.splitlines()
-        return tuple(line for line in lines if " ERROR " in line or " CRITICAL " in line)
+        return tuple(line for line in lines if _ERROR_LINE.match(line))
 
     # -- setting up
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from aio.run import run
 from tests.functional.base import ServerTestCase, wait_for
 
 
@@ -30,6 +31,9 @@ class LifecycleTest(ServerTestCase):
         assert port["status"] == "ACTIVE"
         assert self.guest(server, "cat", "/sys/class/net/eth0/address") == port["mac_address"]
         assert self.guest(server, "cat", "/sys/class/net/eth0/mtu") == "1450"
+        # Userspace OVS forwards unfinished checksums, and TCP hangs.
+        features = run("ethtool", "--show-features", f"qvb{port['id'][:11]}")
+        assert "tx-checksumming: off" in features
 
         self.delete(server)
         self.assert_nothing_on_host()

@@ -5,9 +5,11 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import fixtures
 import pytest
 from nova import exception as nova_exception
 
+from tests.fake_lxd import FakeLXD
 from tests.functional.base import HOST, ServerTestCase
 
 _AS_ANOTHER_USER = """
@@ -78,6 +80,17 @@ class RefusalTest(ServerTestCase):
         assert "[lxd]endpoint" in message
         assert "65534" in message
         assert "group" in message
+
+    def test_a_lxd_that_is_too_old(self):
+        with FakeLXD(self.useFixture(fixtures.TempDir()).path) as fake:
+            fake.state.server["environment"]["server_version"] = "3.0.3"
+            for extension in ("id_map_base", "resources_v2"):
+                fake.state.server["api_extensions"].remove(extension)
+            self.flags(endpoint=str(fake.socket), group="lxd")
+            message = self.refusal()
+            assert [call for call in fake.calls if call.method != "GET"] == []
+        for word in ("[lxd]endpoint", "3.0.3", "id_map_base", "resources_v2", "install LXD"):
+            assert word in message
 
     def test_names_that_lxd_refuses(self):
         self.flags(instance_name_template="vm_%08x")
