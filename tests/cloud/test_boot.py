@@ -52,6 +52,11 @@ def test_console_can_be_cut_to_its_end(web, tenant):
     assert answer["output"] == "\n".join(whole.split("\n")[-3:])
 
 
+def test_console_shows_any_text(web, tenant):
+    web.run("printf 'caf\\303\\251 \\342\\200\\246 \\377 end of it\\n' > /dev/console")
+    assert "end of it" in tenant.console(web.server)
+
+
 def test_container_is_unprivileged(web):
     first, host, _ = web.run("cat /proc/self/uid_map").split()[:3]
     assert first == "0"
