@@ -313,7 +313,8 @@ class LXDDriver(driver.ComputeDriver):  # type: ignore[misc]
                 for name in self._facts.architectures
             ],
             "numa_topology": None,
-            "stats": {},
+            # Nova shows the host's uptime from here alone.
+            "stats": {"uptime": self.get_host_uptime()},
         }
 
     @_translated()

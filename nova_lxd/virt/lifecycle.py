@@ -145,12 +145,10 @@ class Lifecycle:
 
         :param disks: without it the container stays, stopped
         """
-        name = instance.name
-        steps: list[Step] = [("container", functools.partial(self._stop, name))]
+        steps: list[Step] = [("container", functools.partial(self._stop, instance))]
         if disks:
             steps = [
-                ("container", functools.partial(self._remove_instance, name)),
-                ("profile", functools.partial(self._remove_profile, name)),
+                ("container", functools.partial(self._remove_container, instance)),
                 ("console log", functools.partial(self._consoles.discard, instance.uuid)),
             ]
         if vifs:
@@ -196,9 +194,27 @@ class Lifecycle:
             self._remove_profile(spec.name)
             create()
 
-    def _stop(self, name: str) -> None:
+    def _stop(self, instance: Any) -> None:
         with contextlib.suppress(exception.NotFound):
-            self._session.change_state(name, "stop", force=True)
+            if self._is_ours(instance):
+                self._session.change_state(instance.name, "stop", force=True)
+
+    def _remove_container(self, instance: Any) -> None:
+        try:
+            if not self._is_ours(instance):
+                return
+            self._remove_instance(instance.name)
+        except exception.NotFound:
+            LOG.debug("LXD has no such instance", instance=instance)
+        self._remove_profile(instance.name)
+
+    def _is_ours(self, instance: Any) -> bool:
+        """Whether the instance of this name is this server, and not one that was in its way."""
+        uuid = self._session.state(instance.name).uuid
+        if uuid != instance.uuid:
+            text = "LXD's instance %s is left alone: its user.nova.uuid is '%s'"
+            LOG.warning(text, instance.name, uuid, instance=instance)
+        return bool(uuid == instance.uuid)
 
     def _remove_instance(self, name: str) -> None:
         def stop_and_delete() -> None:
