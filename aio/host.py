@@ -53,7 +53,7 @@ def record(settings: Settings) -> None:
     if file.exists():
         return
     before = {name: _path(name).read_text().strip() for name in _CHANGED if _path(name).exists()}
-    file.write_text(json.dumps({"sysctl": before, "netns": _NETNS.is_mount()}))
+    file.write_text(json.dumps({"sysctl": before, "netns": _netns_is_mounted()}))
 
 
 def raise_limits() -> None:
@@ -72,9 +72,14 @@ def restore(settings: Settings) -> None:
     for name, value in before["sysctl"].items():
         if _path(name).exists() and _path(name).read_text().strip() != value:
             _path(name).write_text(value)
-    if not before["netns"] and _NETNS.is_mount() and not os.listdir(_NETNS):
+    if not before["netns"] and _netns_is_mounted() and not os.listdir(_NETNS):
         run("umount", str(_NETNS), check=False)
     file.unlink()
+
+
+def _netns_is_mounted() -> bool:
+    """Tell whether iproute2 has mounted its folder: on itself, which is_mount() does not see."""
+    return str(_NETNS) in kernel.mounts_below(_NETNS)
 
 
 def choose_iptables(settings: Settings) -> str:

@@ -223,7 +223,9 @@ def make_environment(settings: Settings, reporter: report.Reporter) -> None:
     hint = "can pip reach its package index? 'pip download pbr' must work"
     if not (settings.venv / "bin" / "pip").exists():
         shutil.rmtree(settings.venv, ignore_errors=True)
-        run(sys.executable, "-m", "venv", str(settings.venv), timeout=300)
+        # Not sys.executable: in a shell with our environment that is the one to be replaced.
+        python = str(Path(sys.executable).resolve())
+        run(python, "-m", "venv", str(settings.venv), timeout=300)
     requirements = ["--requirement", str(REQUIREMENTS), "--editable", str(REPOSITORY)]
     install = [settings.program("pip"), "install", "--no-input", *requirements]
     env = {"PIP_CONSTRAINT": str(CONSTRAINTS), "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
