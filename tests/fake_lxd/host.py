@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +80,7 @@ def delete_project(state: State, request: Request, name: str) -> Answer:
 
 
 def _render_project(project: Project) -> dict[str, Any]:
-    kinds = {
+    kinds: dict[str, Iterable[str]] = {
         "images": project.images,
         "instances": project.instances,
         "profiles": project.profiles,

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 from urllib import parse
 
-from . import host, images, instances, power, profiles
+from . import creation, host, images, instances, power, profiles
 from .answers import Answer, Refusal, refusal
 from .faults import Fault
 from .request import Request
@@ -39,7 +39,7 @@ _TABLE: dict[str, dict[str, Handler]] = {
         "PATCH": images.patch_image,
         "DELETE": images.delete_image,
     },
-    "/1.0/instances": {"GET": instances.list_instances, "POST": instances.create_instance},
+    "/1.0/instances": {"GET": instances.list_instances, "POST": creation.create_instance},
     "/1.0/instances/*": {
         "GET": instances.show_instance,
         "PUT": instances.replace_instance,
@@ -59,7 +59,7 @@ _OPERATIONS: dict[str, dict[str, str]] = {
 _BACKGROUND = {
     images.create_image,
     images.delete_image,
-    instances.create_instance,
+    creation.create_instance,
     instances.replace_instance,
     instances.delete_instance,
     power.change_state,
