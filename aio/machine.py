@@ -206,7 +206,7 @@ def stream(argv: Sequence[str], env: dict[str, str], hint: str = "") -> Iterator
 
 def environment_fingerprint() -> str:
     """Return a digest of what the virtual environment is made from."""
-    digest = hashlib.sha256(f"{sys.version_info[:3]} {REPOSITORY}".encode())
+    digest = hashlib.sha256(f"{sys.version_info[:2]} {REPOSITORY}".encode())
     for file in (CONSTRAINTS, REQUIREMENTS, REPOSITORY / "pyproject.toml"):
         digest.update(file.read_bytes())
     return digest.hexdigest()
