@@ -16,6 +16,7 @@ from aio.terminal import Terminal
 from aio.traces import Traces, difference, traces
 
 SERVERS = ("demo-1", "demo-2", "demo-3")
+ADDRESS = "demo-address"  # a floating IP has no name, only a description
 NETWORK, SUBNET, ROUTER, GROUP, KEY = (
     "demo-net",
     "demo-subnet",
@@ -129,8 +130,8 @@ class Story:
     def reach(self) -> None:
         """A floating IP: closed, then open."""
         self.terminal.say("A floating IP for the first server.")
-        create = "openstack floating ip create public -c floating_ip_address -f value"
-        self.address = self.terminal.value(create)
+        create = f"openstack floating ip create public --description {ADDRESS}"
+        self.address = self.terminal.value(f"{create} -c floating_ip_address -f value")
         self.terminal.type(f"openstack server add floating ip {SERVERS[0]} {self.address}")
         self.terminal.say("The security group lets nothing in, so this must fail:")
         self.terminal.type(f"ping -c 2 -W 2 {self.address}", fails=True)
@@ -206,12 +207,10 @@ def sweep(tenant: Tenant) -> None:
     api = tenant.api
     group = api.find("neutron", "/security-groups", GROUP)
     servers = [item for item in api.get("nova", "/servers")["servers"] if item["name"] in SERVERS]
-    ports = {port["id"] for item in servers for port in tenant.ports(item["id"])}
     network = api.find("neutron", "/networks", NETWORK)
     router = api.find("neutron", "/routers", ROUTER)
-    for address in api.get("neutron", "/floatingips")["floatingips"]:
-        if address["port_id"] in ports or (router and address["router_id"] == router["id"]):
-            tenant.delete("neutron", "/floatingips", address["id"])
+    for address in api.get("neutron", f"/floatingips?description={ADDRESS}")["floatingips"]:
+        tenant.delete("neutron", "/floatingips", address["id"])
     for server in servers:
         tenant.delete("nova", "/servers", server["id"])
     for server in servers:
@@ -247,13 +246,6 @@ def prove_clean(settings: Settings, before: Traces) -> None:
         print(f"    {kind:<24} {len(names):3} before, nothing added")
 
 
-def _addresses_freed(story: Story) -> None:
-    """Drop the floating IP when the story ended before it was given to a server."""
-    for item in story.tenant.api.get("neutron", "/floatingips")["floatingips"]:
-        if item["floating_ip_address"] == story.address:
-            story.tenant.delete("neutron", "/floatingips", item["id"])
-
-
 def tell(story: Story, keep: bool) -> None:
     """Tell the story; whatever happens, remove what it made unless ``keep``."""
     story.prepare()
@@ -278,7 +270,6 @@ def tell(story: Story, keep: bool) -> None:
     except BaseException:
         if not keep:
             print("\n# It failed; removing what was made.", flush=True)
-            _addresses_freed(story)
             sweep(story.tenant)
         raise
 
