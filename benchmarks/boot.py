@@ -58,7 +58,7 @@ def main() -> None:
 def _use(driver: str) -> None:
     """Restart nova-compute with this driver."""
     subprocess.run(
-        [sys.executable, "aio", "up", "--compute-driver", driver],
+        [sys.executable, "aio", "--compute-driver", driver, "up"],
         cwd=ROOT,
         check=True,
         stdout=subprocess.DEVNULL,

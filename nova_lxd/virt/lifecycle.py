@@ -264,8 +264,15 @@ class Lifecycle:
         return False
 
     def reboot(self, instance: Any, network_info: Any, *, hard: bool) -> None:
-        """Stop and start a server; a soft reboot asks the guest first."""
+        """Stop and start a server; a soft reboot asks the guest first.
+
+        A hard one is Nova's repair, so its ports are wired from scratch: os-vif leaves a port that
+        Open vSwitch knows as it is, even when half of its wires are gone.
+        """
         self.power_off(instance, 0 if hard else CONF.shutdown_timeout, 0)
+        if hard:
+            unplug = functools.partial(network.unplug, instance, network_info)
+            remove_all(instance, [("ports", unplug)])
         self.power_on(instance, network_info)
 
     def pause(self, instance: Any) -> None:
