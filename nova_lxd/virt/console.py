@@ -47,7 +47,10 @@ class ConsoleLogs:
         self._session = session
 
     def read(self, name: str, uuid: str) -> str:
-        """Return a server's log; bytes that are no UTF-8 are replaced.
+        """Return a server's log, every byte as the character of that number.
+
+        Nova encodes what a driver returns with latin-1, and fails on any other character; so it
+        gets back exactly the bytes that the guest wrote.
 
         :raises NotFound: LXD has no such instance
         """
@@ -59,7 +62,7 @@ class ConsoleLogs:
             log = merge(kept, read, running=running)
             if log != kept:
                 _write(file, log)
-        return log.decode("utf-8", errors="replace")
+        return log.decode("latin-1")
 
     def discard(self, uuid: str) -> None:
         """Forget a server's log, before it starts anew or when it is gone."""

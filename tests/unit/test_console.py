@@ -76,9 +76,10 @@ def test_the_last_bytes_are_kept():
     assert len(console.merge(b"a" * console.KEPT, b"end", running=True)) == console.KEPT
 
 
-def test_bytes_that_are_no_text_are_replaced(guest, logs):
-    guest.unread = b"\xff\xfe ok"
-    assert logs.read("i", "u").endswith(" ok")
+@pytest.mark.parametrize("written", ["up … ok".encode(), b"\xff\xfe ok", bytes(range(256))])
+def test_nova_gets_the_very_bytes(guest, logs, written):
+    guest.unread = written
+    assert logs.read("i", "u").encode("latin-1") == written
 
 
 def test_nobody_else_can_read_it_and_discard_leaves_nothing(guest, logs, tmp_path):
