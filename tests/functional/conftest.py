@@ -6,14 +6,21 @@ import os
 
 # Nova chooses its concurrency backend when this module is imported, so it must be the first.
 os.environ.setdefault("OS_NOVA_DISABLE_EVENTLET_PATCHING", "1")
-import nova.tests.unit  # noqa: F401 I001
+import nova.tests.unit  # noqa: I001
 
+import nova.utils
 import os_vif
 import pytest
 from oslo_config import cfg
 
 from tests.functional.images import Images
 from tests.functional.machine import Machine
+
+
+def pytest_report_header():
+    """Say on which backend Nova runs; the eventlet test reads it."""
+    threads = nova.utils.concurrency_mode_threading()
+    return f"nova: {'native threads' if threads else 'eventlet'}"
 
 
 def pytest_collection_modifyitems(items):

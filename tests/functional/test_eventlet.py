@@ -19,7 +19,7 @@ def test_a_servers_life_on_eventlet(machine: Machine):
         # Daemons of its own: this session holds the lock of ours.
         "NOVA_LXD_TEST_FOLDER": str(folder),
     }
-    options = ["-q", "-p", "no:cacheprovider", "--disable-warnings"]
+    options = ["-p", "no:cacheprovider", "--disable-warnings"]
     done = subprocess.run(
         [sys.executable, "-m", "pytest", *options, str(Path(__file__).with_name(_TEST))],
         env=os.environ | environment,
@@ -29,5 +29,6 @@ def test_a_servers_life_on_eventlet(machine: Machine):
         timeout=600,
     )
     assert done.returncode == 0, done.stdout
+    assert "nova: eventlet" in done.stdout
     assert "1 passed" in done.stdout
     assert not folder.exists()

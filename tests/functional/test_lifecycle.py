@@ -104,13 +104,17 @@ class LifecycleTest(ServerTestCase):
 
         def console():
             action = {"os-getConsoleOutput": {"length": 50}}
-            answer = self.api.post_server_action(server["id"], action)
-            return "nova-lxd: no network card" in answer["output"]
+            return self.api.post_server_action(server["id"], action)["output"]
 
-        wait_for(console, "the guest to write to its console")
-        assert console(), "a second look must show it again"
+        first = "nova-lxd: no network card"
+        wait_for(lambda: first in console(), "the guest to write to its console")
+        assert first in console(), "a second look must show it again"
+        # systemd writes characters that latin-1 lacks.
+        self.guest(server, "sh", "-c", "echo 'Starting… 中' >/dev/console")
+        wait_for(lambda: "Starting" in console(), "the guest's words to arrive")
+        assert first in console()
         self.act(server, {"os-stop": None}, "SHUTOFF")
-        assert console(), "a stopped server still has its log"
+        assert first in console(), "a stopped server still has its log"
 
     def test_two_servers_reach_each_other(self):
         one, two = self.boot(), self.boot()
