@@ -12,6 +12,7 @@ import nova.utils
 import os_vif
 import pytest
 from oslo_config import cfg
+from vif_plug_ovs.ovsdb import impl_idl
 
 from tests.functional.images import Images
 from tests.functional.machine import Machine
@@ -36,6 +37,7 @@ def machine():
     with Machine().running() as machine:
         _point_os_vif_to(machine.ovs.db)
         yield machine
+        _disconnect_os_vif()
 
 
 def _point_os_vif_to(database: str) -> None:
@@ -50,3 +52,9 @@ def _point_os_vif_to(database: str) -> None:
 def images(tmp_path_factory):
     """The image files that tests upload, built once."""
     return Images(tmp_path_factory.mktemp("images"))
+
+
+def _disconnect_os_vif() -> None:
+    """End the thread that would miss its Open vSwitch, loudly, until the session ends."""
+    if connection := impl_idl.NeutronOvsdbIdl._ovsdb_connection:
+        connection.stop(30)
