@@ -34,6 +34,7 @@ DIRECTORIES = {  # path -> mode, where it is not 0755
     "var/lib/cloud": 0o755,
     "var/log": 0o755,
 }
+LINKS = {"var/run": "../run"}  # where scripts written for other clouds look for udhcpc's pid file
 PRIVATE = {"etc/shadow": 0o600}
 SEARCH_PATH = "/usr/local/sbin:/usr/sbin:/sbin:/usr/local/bin:/usr/bin:/bin"
 
@@ -81,6 +82,8 @@ def _directories() -> Iterator[tuple[tarfile.TarInfo, bytes]]:
     home = _directory("home/cloud", 0o755)
     home.uid = home.gid = 1000
     yield home, b""
+    for name, target in LINKS.items():
+        yield _link(name, target), b""
 
 
 def _applets() -> Iterator[tuple[tarfile.TarInfo, bytes]]:
@@ -91,11 +94,7 @@ def _applets() -> Iterator[tuple[tarfile.TarInfo, bytes]]:
     yield _file("bin/busybox", busybox.read_bytes(), 0o755)
     for applet in _run([str(busybox), "--list-full"]).split():
         if applet not in ("bin/busybox", "linuxrc"):
-            link = tarfile.TarInfo(applet)
-            link.type = tarfile.SYMTYPE
-            link.linkname = os.path.relpath("bin/busybox", os.path.dirname(applet))
-            link.mode = 0o777
-            yield link, b""
+            yield _link(applet, os.path.relpath("bin/busybox", os.path.dirname(applet))), b""
 
 
 def _programs() -> Iterator[tuple[tarfile.TarInfo, bytes]]:
@@ -138,4 +137,12 @@ def _directory(name: str, mode: int) -> tarfile.TarInfo:
     info = tarfile.TarInfo(name)
     info.type = tarfile.DIRTYPE
     info.mode = mode
+    return info
+
+
+def _link(name: str, target: str) -> tarfile.TarInfo:
+    info = tarfile.TarInfo(name)
+    info.type = tarfile.SYMTYPE
+    info.linkname = target
+    info.mode = 0o777
     return info
