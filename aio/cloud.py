@@ -50,7 +50,7 @@ class Cloud:
     def processes(self) -> list[Process]:
         """Return all processes of the cloud, whether they run or not."""
         own = [unit.process for unit in self.units()]
-        return [*self.ovs.processes, self.lxd.process, *own]
+        return [*self.ovs.processes, self.lxd.lxcfs.process, self.lxd.process, *own]
 
     def any_running(self) -> bool:
         """Tell whether anything of this cloud runs."""
@@ -69,6 +69,7 @@ class Cloud:
         database, switch = self.ovs.processes
         ovs, lxd = self.ovs.healthy(), self.lxd.healthy()
         rows = [(process.name, process.pid, ovs) for process in (database, switch)]
+        rows += [("lxcfs", self.lxd.lxcfs.process.pid, self.lxd.lxcfs.healthy())]
         rows += [("lxd", self.lxd.process.pid, lxd)]
         rows += [(unit.name, unit.pid, unit.healthy()) for unit in self.units()]
         return [Row(name, pid, memory.get(name, 0), healthy) for name, pid, healthy in rows]

@@ -12,6 +12,7 @@ from typing import Any
 
 from aio import kernel
 from aio.errors import AioError
+from aio.lxcfs import Lxcfs
 from aio.process import Process, all_pids, command_line, kill, owned_by, parent, wait_until
 from aio.run import run
 from aio.unixhttp import RequestFailed, UnixClient
@@ -19,6 +20,7 @@ from aio.unixhttp import RequestFailed, UnixClient
 _LONGEST_SOCKET = "seccomp.socket"
 _SOCKET_PATH_LIMIT = 107
 _LXC_CONFIG = Path("/usr/share/lxc/config")
+_LXCFS_CONFIG = "00-lxcfs.conf"
 _DEADLINE = 120.0  # seconds for one operation of the purge
 
 
@@ -39,6 +41,7 @@ class LxdDaemon:
             )
         self._own = folder / "daemon"  # what LXD does not know of
         self.process = Process("lxd", self._own, self._own, owner=str(folder))
+        self.lxcfs = Lxcfs(self._own / "lxcfs", owner=str(folder))
 
     @property
     def socket(self) -> Path:
@@ -57,9 +60,10 @@ class LxdDaemon:
 
     def start(self, seconds: float = 60) -> None:
         """Start the daemon and wait until it answers; harmless when it runs."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.folder.chmod(0o711)
+        self.lxcfs.start()
         if not self.process.pid:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            self.folder.chmod(0o711)
             self.client_config.mkdir(parents=True, exist_ok=True)
             argv = ["lxd", "--logfile", str(self.process.log_file)]
             argv += ["--group", self.group] if self.group else []
@@ -74,13 +78,16 @@ class LxdDaemon:
         }
 
     def _lxc_config(self) -> Path:
-        """Copy LXC's defaults without lxcfs' reboot hook, which sleeps 0.5 s at every stop."""
+        """Copy LXC's defaults, with our lxcfs for the machine's.
+
+        Its reboot hook stays out: it sleeps 0.5 s at every stop of a container.
+        """
         target = self._own / "lxc-config"
         shutil.rmtree(target, ignore_errors=True)
         shutil.copytree(_LXC_CONFIG, target)
-        for file in (target / "common.conf.d").glob("*.conf"):
-            lines = file.read_text().splitlines(keepends=True)
-            file.write_text("".join(line for line in lines if "lxc.reboot.hook" not in line))
+        hook = self.lxcfs.hook
+        mount = f"lxc.hook.mount = {hook}\n" if hook.exists() else ""
+        (target / "common.conf.d" / _LXCFS_CONFIG).write_text(mount)
         return target
 
     def _answers(self) -> bool:

@@ -25,8 +25,9 @@ def test_the_longest_socket_must_fit_into_an_address() -> None:
     assert "shorter" in caught.value.hint
 
 
-def test_containers_get_lxcs_defaults_without_the_sleeping_hook(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("serves", [True, False])
+def test_containers_get_lxcs_defaults_with_our_lxcfs(
+    serves: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     theirs = tmp_path / "theirs"
     (theirs / "common.conf.d").mkdir(parents=True)
@@ -35,11 +36,22 @@ def test_containers_get_lxcs_defaults_without_the_sleeping_hook(
     (theirs / "common.conf.d" / "00-lxcfs.conf").write_text(hooks)
     monkeypatch.setattr(lxd, "_LXC_CONFIG", theirs)
     daemon = LxdDaemon(tmp_path / "lxd")
+    if serves:
+        daemon.lxcfs.hook.parent.mkdir(parents=True)
+        daemon.lxcfs.hook.touch()
     for _ in range(2):
         ours = Path(daemon._environment()["LXD_LXC_TEMPLATE_CONFIG"])
     assert (ours / "common.conf").read_text() == "lxc.tty.dir = lxc\n"
     kept = (ours / "common.conf.d" / "00-lxcfs.conf").read_text()
-    assert kept == "lxc.hook.mount = /x/lxc.mount.hook\n"
+    assert kept == (f"lxc.hook.mount = {daemon.lxcfs.hook}\n" if serves else "")
+
+
+def test_without_lxcfs_nothing_is_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    lxcfs = LxdDaemon(tmp_path / "lxd").lxcfs
+    lxcfs.start()
+    assert lxcfs.healthy()
+    assert os.listdir(tmp_path) == []
 
 
 @pytest.mark.parametrize(("lives_in", "ours"), [("a/lxd", True), ("a/lxd2", False)])
