@@ -129,9 +129,12 @@ def ovs_ports(database: str) -> tuple[OvsPort, ...]:
     )
 
 
-def filtered_taps() -> frozenset[str]:
-    """Return the devices that the IPv4 firewall names as bridge ports."""
-    words = _run("iptables-save", "-t", "filter").split()
+def filtered_taps(command: str = "iptables-save") -> frozenset[str]:
+    """Return the devices that the IPv4 firewall names as bridge ports.
+
+    :param command: iptables-save of the flavour that Neutron's agent uses
+    """
+    words = _run(command, "-t", "filter").split()
     keys = ("--physdev-in", "--physdev-out")
     return frozenset(word for key, word in pairwise(words) if key in keys)
 
