@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import os
 import re
@@ -38,7 +37,7 @@ class Machine:
     @contextlib.contextmanager
     def running(self):
         """Start both daemons; remove everything at both ends, a crashed run's remains as well."""
-        with _locked(self.folder.with_suffix(".lock")):
+        with _locked(self.folder):
             self._purge()
             try:
                 self.lxd.start(120)
@@ -94,15 +93,18 @@ class Machine:
 
 
 @contextlib.contextmanager
-def _locked(path: Path):
-    """Only one functional session at a time may use the folder."""
+def _locked(folder: Path):
+    """Let one functional session at a time use the folder.
+
+    The lock is a socket name of the kernel's: it goes with the process and leaves no file.
+    """
     deadline = time.monotonic() + _LOCK_DEADLINE
-    with path.open("w") as file:
+    with socket.socket(socket.AF_UNIX) as lock:
         while True:
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                lock.bind(f"\0{folder}")
                 break
-            except BlockingIOError:
+            except OSError:
                 if time.monotonic() > deadline:
                     raise
                 time.sleep(0.5)
