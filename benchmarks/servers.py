@@ -151,7 +151,9 @@ def _traces() -> dict[str, set[str]]:
     lxc = ["lxc", "query"]
     return {
         "links": {link["ifname"] for link in links},
-        "ovs ports": set(_output("ovs-vsctl", "list-ports", "br-int").split()),
+        "ovs ports": {
+            p for p in _output("ovs-vsctl", "list-ports", "br-int").split() if p[:3] == "qvo"
+        },
         "instances": set(json.loads(_output(*lxc, "/1.0/instances?project=nova"))),
         "profiles": set(json.loads(_output(*lxc, "/1.0/profiles?project=nova"))),
         "iptables": {
