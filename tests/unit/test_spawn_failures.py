@@ -87,6 +87,16 @@ class TestSpawn:
         host.destroy()
         assert host.remains() == []
 
+    @pytest.mark.parametrize("kind", [Fault.DROPPED_AFTER, Fault.BROKEN_JSON])
+    @pytest.mark.parametrize("action", ["create", "start"])
+    def test_what_lxd_still_does_after_its_answer_was_lost_is_undone(self, host, action, kind):
+        path = {"create": "/1.0/instances", "start": f"/1.0/instances/{host.order.name}/state"}
+        method = {"create": "POST", "start": "PUT"}
+        call = (method[action], path[action])
+        host.lxd.state.seconds[action] = 0.4
+        host.lxd.faults.fail(lambda *found: found == call, kind)
+        self.refused(host, nova_exception.HypervisorUnavailable, "LXD at")
+
     def test_glance_has_no_such_image(self, host):
         missing = nova_exception.ImageNotFound(image_id=host.order.image_id)
         with mock.patch("nova.virt.images.fetch", side_effect=missing):
