@@ -79,12 +79,26 @@ _NOVA_ERRORS: dict[type[exception.LXDDriverError], Translation] = {
 }
 """Our errors in Nova's words; the nearest ancestor in an error's family counts."""
 
+
+def _abort(error: Any, instance: Any) -> Exception:
+    abort: Exception = nova_exception.BuildAbortException(
+        instance_uuid=instance.uuid, reason=str(error)
+    )
+    return abort
+
+
 _SPAWN_ERRORS: dict[type[exception.LXDDriverError], Translation] = {
     # Nova takes InstanceNotFound out of spawn for a server that was deleted meanwhile.
     exception.NotFound: _with_message(nova_exception.NovaException),
-    exception.VifPlugFailed: _with_message(nova_exception.VirtualInterfaceCreateException),
-    exception.VifRefused: _with_message(nova_exception.VirtualInterfaceCreateException),
+    # Nova keeps the reason of VirtualInterfaceCreateException from the tenant.
+    exception.VifPlugFailed: _abort,
+    exception.VifRefused: _abort,
+    # Something may be left here that nobody would remove once the server ran on another host; and
+    # the tenant is to read why, not that every host was tried.
+    exception.LXDUnreachable: _abort,
+    exception.DeadlineExceeded: _abort,
 }
+"""What differs in spawn; an abort is an error that no other host is asked about."""
 
 
 def _translated(
