@@ -59,13 +59,14 @@ def environment(settings: Settings) -> Mapping[str, str]:
 
 
 def facts(settings: Settings) -> dict[str, str]:
-    """Return what the template of tempest.conf needs; asks the cloud, and gives it a second image.
+    """Return what the template of tempest.conf needs; asks the cloud, and sees to its two images.
 
     Raises ApiError when the cloud does not answer.
     """
     api = Api(settings)
     file = images.build(settings, "busybox")
-    images.upload(api, ALT_IMAGE, file)
+    for name in ("busybox", ALT_IMAGE):
+        images.upload(api, name, file)
     extensions = api.get("neutron", "/extensions")["extensions"]
     return {
         "workspace": str(settings.state / "tempest"),
