@@ -28,6 +28,8 @@ LIES = (Fault.HTTP_404,)
 """Answers that let the driver believe that a thing is gone which is not."""
 REFUSALS = (Fault.HTTP_404, Fault.HTTP_409, Fault.HTTP_412, Fault.HTTP_503)
 """Answers that only matter where things are made and removed."""
+OUT_OF_REACH = (nova_exception.HypervisorUnavailable, nova_exception.BuildAbortException)
+"""What Nova is told when LXD was away; a build is given up, since it could not be undone."""
 
 
 @dataclass(frozen=True)
@@ -118,7 +120,7 @@ def check_error(host: Host, index: int, kind: Fault, error: Exception | None) ->
         problems.append(f"raised {error!r}")
     if kind is Fault.SLOW:
         problems.append(f"a late answer was taken for an error: {error!r}")
-    if kind in away and not isinstance(error, nova_exception.HypervisorUnavailable):
+    if kind in away and not isinstance(error, OUT_OF_REACH):
         problems.append(f"LXD was away, but Nova is told {error!r}")
     if kind in (Fault.HTTP_500, Fault.OPERATION_FAILURE) and "injected fault" not in str(error):
         problems.append(f"the error is not the first one: {error!r}")

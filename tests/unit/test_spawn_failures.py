@@ -73,9 +73,7 @@ class TestSpawn:
         for number in range(2):
             order = host.order = servers.order(port_ids=[servers.new_id(), servers.new_id()])
             ports.failing = {ports.calls + number}
-            self.refused(
-                host, nova_exception.VirtualInterfaceCreateException, "could not be plugged"
-            )
+            self.refused(host, nova_exception.BuildAbortException, "could not be plugged")
             assert not set(order.port_ids) & ports.plugged
 
     def test_the_undo_goes_on_when_a_port_cannot_be_unplugged(self, host, ports):
@@ -95,7 +93,7 @@ class TestSpawn:
         call = (method[action], path[action])
         host.lxd.state.seconds[action] = 0.4
         host.lxd.faults.fail(lambda *found: found == call, kind)
-        self.refused(host, nova_exception.HypervisorUnavailable, "LXD at")
+        self.refused(host, nova_exception.BuildAbortException, "LXD at")
 
     def test_glance_has_no_such_image(self, host):
         missing = nova_exception.ImageNotFound(image_id=host.order.image_id)
@@ -124,18 +122,14 @@ class TestSpawn:
     def test_neutron_is_late(self, tmp_path, ports, options):
         options(vif_plugging_is_fatal=True)
         with contextlib.closing(Host(tmp_path / "lxd", ports, VirtAPI(late=True))) as host:
-            self.refused(
-                host, nova_exception.VirtualInterfaceCreateException, "vif_plugging_timeout"
-            )
+            self.refused(host, nova_exception.BuildAbortException, "vif_plugging_timeout")
             options(vif_plugging_is_fatal=False)
             host.spawn()
             assert host.power_state() == power_state.RUNNING
 
     def test_neutron_fails(self, tmp_path, ports):
         with contextlib.closing(Host(tmp_path / "lxd", ports, VirtAPI(failed=True))) as host:
-            self.refused(
-                host, nova_exception.VirtualInterfaceCreateException, "network-vif-plugged"
-            )
+            self.refused(host, nova_exception.BuildAbortException, "network-vif-plugged")
 
     def test_a_server_of_that_name_is_left_alone(self, host):
         host.spawn()
