@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 from aio import kernel
+from aio.errors import AioError
 from aio.process import Process
 
 _FUSE = Path("/dev/fuse")
@@ -28,14 +29,22 @@ class Lxcfs:
         return bool(shutil.which("lxcfs")) and _HOOK.exists() and os.access(_FUSE, os.W_OK)
 
     def start(self, seconds: float = 30) -> None:
-        """Start it, unless it runs or cannot run here, and write the hook that containers call."""
+        """Start it, unless it runs or cannot run here, and write the hook that containers call.
+
+        Where it fails, as in a chroot, guests see the host's numbers and work as well.
+        """
         if self.process.pid or not self.works_here():
             return
+        self.hook.unlink(missing_ok=True)
         kernel.unmount_below(self.mount)  # of one that was killed
         self.mount.mkdir(parents=True, exist_ok=True)
         pid_file = self.mount.with_name("own.pid")
         self.process.start(["lxcfs", "--pidfile", str(pid_file), str(self.mount)])
-        self.process.wait_ready(self._serves, seconds)
+        try:
+            self.process.wait_ready(self._serves, seconds)
+        except AioError:
+            self.process.stop()
+            return
         self.hook.write_text(_HOOK.read_text().replace(_SYSTEMS_MOUNT, str(self.mount)))
         self.hook.chmod(0o755)
 
@@ -44,4 +53,4 @@ class Lxcfs:
 
     def healthy(self) -> bool:
         """Tell whether it runs and serves; one that cannot run here is not ill."""
-        return not self.works_here() or bool(self.process.pid and self._serves())
+        return not self.hook.exists() or bool(self.process.pid and self._serves())

@@ -72,3 +72,19 @@ def test_purging_what_never_was_is_harmless(tmp_path: Path) -> None:
     assert not daemon.healthy()
     assert daemon.purge() == []
     assert os.listdir(tmp_path) == []
+
+
+def test_a_lxcfs_that_fails_is_done_without(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "bin" / "lxcfs"
+    program.parent.mkdir()
+    program.write_text("#!/bin/sh\nexit 1\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:/usr/bin:/bin")
+    lxcfs = LxdDaemon(tmp_path / "lxd").lxcfs
+    monkeypatch.setattr(type(lxcfs), "works_here", staticmethod(lambda: True))
+    lxcfs.start()
+    assert not lxcfs.process.pid
+    assert not lxcfs.hook.exists()
+    assert lxcfs.healthy()
