@@ -69,7 +69,8 @@ class Cloud:
         database, switch = self.ovs.processes
         ovs, lxd = self.ovs.healthy(), self.lxd.healthy()
         rows = [(process.name, process.pid, ovs) for process in (database, switch)]
-        rows += [("lxcfs", self.lxd.lxcfs.process.pid, self.lxd.lxcfs.healthy())]
+        if self.lxd.lxcfs.hook.exists():
+            rows += [("lxcfs", self.lxd.lxcfs.process.pid, self.lxd.lxcfs.healthy())]
         rows += [("lxd", self.lxd.process.pid, lxd)]
         rows += [(unit.name, unit.pid, unit.healthy()) for unit in self.units()]
         return [Row(name, pid, memory.get(name, 0), healthy) for name, pid, healthy in rows]
