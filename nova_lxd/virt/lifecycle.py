@@ -78,7 +78,6 @@ def remove_all(instance: Any, steps: Iterable[Step]) -> list[exception.LXDDriver
 class Order:
     """One server as it was ordered: Nova's objects read once."""
 
-    instance: Any
     server: Server
     flavor: Flavor
     source: ImageSource
@@ -305,7 +304,6 @@ def _waiting_for(work: Any) -> Any:
 
 def _order(context: Any, instance: Any, image_meta: Any, network_info: Any) -> Order:
     return Order(
-        instance=instance,
         server=Server(
             name=instance.name,
             uuid=instance.uuid,
