@@ -2,32 +2,40 @@
 
 from __future__ import annotations
 
-import functools
-import inspect
-from collections.abc import Callable
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar
 
 import nova.conf
 import os_resource_classes as orc
 import os_vif
-from nova import exception as nova_exception
 from nova import utils
 from nova.compute import power_state
+from nova.console import type as console_type
 from nova.objects import fields
 from nova.virt import driver, hardware
 from os_brick.initiator import connector
 from oslo_concurrency import processutils
 from oslo_log import log as logging
 
-from nova_lxd import conf, exception
+from nova_lxd import conf
 from nova_lxd.virt import instance as instance_translator
 from nova_lxd.virt import network
 from nova_lxd.virt.console import ConsoleLogs
+from nova_lxd.virt.container import Containers
+from nova_lxd.virt.diagnostics import Diagnostics
+from nova_lxd.virt.event import Events
+from nova_lxd.virt.guest import Guests
 from nova_lxd.virt.host import Capacity, Host, open_session
 from nova_lxd.virt.idmap import IdRanges
 from nova_lxd.virt.imagecache import ImageCache
 from nova_lxd.virt.lifecycle import Lifecycle
+from nova_lxd.virt.migration import Migration
 from nova_lxd.virt.model import HostFacts
+from nova_lxd.virt.power import Power
+from nova_lxd.virt.rescue import Rescue
+from nova_lxd.virt.serial import SerialConsoles
+from nova_lxd.virt.snapshot import Snapshots
+from nova_lxd.virt.startup import Startup
+from nova_lxd.virt.translation import SPAWN_ERRORS, translated
 
 CONF = nova.conf.CONF
 LOG = logging.getLogger(__name__)
@@ -44,87 +52,6 @@ _POWER_STATES = {
 
 _TRAITS = ("CUSTOM_LXD",)
 
-Method = TypeVar("Method", bound=Callable[..., Any])
-Translation = Callable[[Any, Any], Exception]
-
-
-def _with_message(kind: Callable[..., Exception]) -> Translation:
-    return lambda error, instance: kind(str(error))
-
-
-def _with_reason(kind: Callable[..., Exception]) -> Translation:
-    return lambda error, instance: kind(reason=str(error))
-
-
-_NOVA_ERRORS: dict[type[exception.LXDDriverError], Translation] = {
-    exception.ConfigurationError: _with_message(nova_exception.InvalidConfiguration),
-    exception.LXDUnreachable: _with_message(nova_exception.HypervisorUnavailable),
-    exception.NotFound: lambda error, instance: nova_exception.InstanceNotFound(
-        instance_id=getattr(instance, "uuid", "unknown")
-    ),
-    exception.AlreadyExists: lambda error, instance: nova_exception.InstanceExists(
-        name=getattr(instance, "name", "unknown")
-    ),
-    exception.IdRangeExhausted: _with_reason(nova_exception.ComputeResourcesUnavailable),
-    exception.VifPlugFailed: _with_message(nova_exception.VirtualInterfacePlugException),
-    exception.VifRefused: _with_message(nova_exception.VirtualInterfacePlugException),
-    exception.DiskTooSmall: lambda error, instance: nova_exception.FlavorDiskSmallerThanImage(
-        flavor_size=error.flavor_bytes, image_size=error.image_bytes
-    ),
-    exception.ImageRefused: lambda error, instance: nova_exception.ImageUnacceptable(
-        image_id=error.image_id, reason=error.reason
-    ),
-    exception.Refused: _with_reason(nova_exception.InvalidInput),
-    exception.LXDDriverError: _with_message(nova_exception.NovaException),
-}
-"""Our errors in Nova's words; the nearest ancestor in an error's family counts."""
-
-
-def _abort(error: Any, instance: Any) -> Exception:
-    abort: Exception = nova_exception.BuildAbortException(
-        instance_uuid=instance.uuid, reason=str(error)
-    )
-    return abort
-
-
-_SPAWN_ERRORS: dict[type[exception.LXDDriverError], Translation] = {
-    # Nova takes InstanceNotFound out of spawn for a server that was deleted meanwhile.
-    exception.NotFound: _with_message(nova_exception.NovaException),
-    # Nova keeps the reason of VirtualInterfaceCreateException from the tenant.
-    exception.VifPlugFailed: _abort,
-    exception.VifRefused: _abort,
-    # Something may be left here that nobody would remove once the server ran on another host; and
-    # the tenant is to read why, not that every host was tried.
-    exception.LXDUnreachable: _abort,
-    exception.DeadlineExceeded: _abort,
-}
-"""What differs in spawn; an abort is an error that no other host is asked about."""
-
-
-def _translated(
-    special: dict[type[exception.LXDDriverError], Translation] | None = None,
-) -> Callable[[Method], Method]:
-    """Let a driver method raise Nova's errors where the layers below raise ours."""
-    table = _NOVA_ERRORS | (special or {})
-
-    def decorate(method: Method) -> Method:
-        signature = inspect.signature(method)
-
-        @functools.wraps(method)
-        def wrapper(*args: Any, **kwargs: Any) -> Any:
-            try:
-                return method(*args, **kwargs)
-            except exception.LXDDriverError as error:
-                instance = signature.bind(*args, **kwargs).arguments.get("instance")
-                kind = next(kind for kind in type(error).__mro__ if kind in table)
-                raise table[kind](error, instance) from error
-
-        # Nova compares getfullargspec, which does not follow __wrapped__.
-        wrapper.__signature__ = signature  # type: ignore[attr-defined]
-        return wrapper  # type: ignore[return-value]
-
-    return decorate
-
 
 class LXDDriver(driver.ComputeDriver):  # type: ignore[misc]
     """Runs servers as LXD system containers."""
@@ -139,20 +66,16 @@ class LXDDriver(driver.ComputeDriver):  # type: ignore[misc]
         self._session = open_session()
         self._host = Host(self._session)
         self._consoles = ConsoleLogs(self._session)
+        self._events = Events(self._session, self.emit_event)
         self._facts: HostFacts
-        self._lifecycle: Lifecycle
 
-    @_translated()
+    @translated()
     def init_host(self, host: str) -> None:
         self._facts = self._host.check()
         os_vif.initialize()
         network.start_helpers()
-        images = ImageCache(self._session, self._facts)
-        images.discard_unfinished()
-        ids = IdRanges(self._session, self._facts.id_range)
-        self._lifecycle = Lifecycle(
-            self._session, self._facts, images, ids, self._consoles, self.virtapi
-        )
+        self._make_services()
+        self._events.start()
         LOG.info(
             "LXD %s at %s, project %s, pool %s (%s)",
             self._facts.server_version,
@@ -162,32 +85,63 @@ class LXDDriver(driver.ComputeDriver):  # type: ignore[misc]
             self._facts.pool_driver,
         )
 
+    def _make_services(self) -> None:
+        session, facts = self._session, self._facts
+        images = ImageCache(session, facts)
+        images.discard_unfinished()
+        containers = self._containers = Containers(session, facts)
+        self._power = Power(session, containers, self._consoles)
+        self._lifecycle = Lifecycle(
+            session,
+            facts,
+            containers,
+            images,
+            IdRanges(session, facts.id_range),
+            self._consoles,
+            self.virtapi,
+        )
+        self._migration = Migration(session, facts, containers, self._power)
+        self._rescue = Rescue(session, facts, containers, images, self._power)
+        self._snapshots = Snapshots(session, facts, containers)
+        self._startup = Startup(session, containers)
+        self._guests = Guests(session, containers)
+        self._diagnostics = Diagnostics(session, containers)
+        self._serial = SerialConsoles(session, containers)
+
+    def cleanup_host(self, host: str) -> None:
+        self._events.stop()
+        self._serial.close()
+
+    @translated()
+    def process_instances_at_startup(self, context: Any, instances: Any) -> Any:
+        return self._startup.recover(context, instances)
+
     # -- the servers that there are
 
-    @_translated()
+    @translated()
     def list_instances(self) -> list[str]:
         return [state.name for state in self._session.states() if state.uuid]
 
-    @_translated()
+    @translated()
     def list_instance_uuids(self) -> list[str]:
         return [state.uuid for state in self._session.states() if state.uuid]
 
-    @_translated()
+    @translated()
     def get_num_instances(self) -> int:
         return len([state for state in self._session.states() if state.uuid])
 
-    @_translated()
+    @translated()
     def instance_exists(self, instance: Any) -> bool:
-        return self._lifecycle.exists(instance.name)
+        return self._containers.exists(instance.name)
 
-    @_translated()
+    @translated()
     def get_info(self, instance: Any, use_cache: bool = True) -> Any:
-        status = self._session.state(instance.name).status
+        status = self._containers.current(instance).status
         return hardware.InstanceInfo(state=_POWER_STATES[instance_translator.power(status)])
 
     # -- the life of a server
 
-    @_translated(_SPAWN_ERRORS)
+    @translated(SPAWN_ERRORS)
     def spawn(
         self,
         context: Any,
@@ -211,7 +165,7 @@ class LXDDriver(driver.ComputeDriver):  # type: ignore[misc]
             power_on,
         )
 
-    @_translated()
+    @translated()
     def destroy(
         self,
         context: Any,
@@ -223,7 +177,7 @@ class LXDDriver(driver.ComputeDriver):  # type: ignore[misc]
     ) -> None:
         self._lifecycle.destroy(instance, network_info, disks=destroy_disks)
 
-    @_translated()
+    @translated()
     def cleanup(
         self,
         context: Any,
@@ -237,7 +191,7 @@ class LXDDriver(driver.ComputeDriver):  # type: ignore[misc]
     ) -> None:
         self._lifecycle.destroy(instance, network_info, disks=destroy_disks, vifs=destroy_vifs)
 
-    @_translated()
+    @translated()
     def power_on(
         self,
         context: Any,
@@ -247,13 +201,13 @@ class LXDDriver(driver.ComputeDriver):  # type: ignore[misc]
         accel_info: Any = None,
         share_info: Any = None,
     ) -> None:
-        self._lifecycle.power_on(instance, network_info)
+        self._power.on(instance, network_info)
 
-    @_translated()
+    @translated()
     def power_off(self, instance: Any, timeout: int = 0, retry_interval: int = 0) -> None:
-        self._lifecycle.power_off(instance, timeout, retry_interval)
+        self._power.off(instance, timeout, retry_interval)
 
-    @_translated()
+    @translated()
     def reboot(
         self,
         context: Any,
@@ -265,9 +219,9 @@ class LXDDriver(driver.ComputeDriver):  # type: ignore[misc]
         accel_info: Any = None,
         share_info: Any = None,
     ) -> None:
-        self._lifecycle.reboot(instance, network_info, hard=reboot_type == "HARD")
+        self._power.reboot(context, instance, network_info, hard=reboot_type == "HARD")
 
-    @_translated()
+    @translated()
     def resume_state_on_host_boot(
         self,
         context: Any,
@@ -276,27 +230,134 @@ class LXDDriver(driver.ComputeDriver):  # type: ignore[misc]
         share_info: Any,
         block_device_info: Any = None,
     ) -> None:
-        self._lifecycle.power_on(instance, network_info)
+        self._power.on(instance, network_info)
 
-    @_translated()
+    @translated()
     def pause(self, instance: Any) -> None:
-        self._lifecycle.pause(instance)
+        self._power.pause(instance)
 
-    @_translated()
+    @translated()
     def unpause(self, instance: Any) -> None:
-        self._lifecycle.unpause(instance)
+        self._power.unpause(instance)
 
-    @_translated()
+    @translated()
+    def suspend(self, context: Any, instance: Any) -> None:
+        self._power.suspend(instance)
+
+    @translated()
+    def resume(
+        self,
+        context: Any,
+        instance: Any,
+        network_info: Any,
+        block_device_info: Any = None,
+        share_info: Any = None,
+    ) -> None:
+        self._power.resume(instance, network_info)
+
+    @translated()
+    def rescue(
+        self,
+        context: Any,
+        instance: Any,
+        network_info: Any,
+        image_meta: Any,
+        rescue_password: Any,
+        block_device_info: Any,
+        share_info: Any,
+    ) -> None:
+        self._rescue.rescue(context, instance, network_info, image_meta, rescue_password)
+
+    @translated()
+    def unrescue(self, context: Any, instance: Any) -> None:
+        self._rescue.unrescue(context, instance)
+
+    # -- another flavor
+
+    @translated()
+    def migrate_disk_and_power_off(
+        self,
+        context: Any,
+        instance: Any,
+        dest: str,
+        flavor: Any,
+        network_info: Any,
+        block_device_info: Any = None,
+        timeout: int = 0,
+        retry_interval: int = 0,
+    ) -> str:
+        return self._migration.prepare(context, instance, dest, flavor, timeout, retry_interval)
+
+    @translated()
+    def finish_migration(
+        self,
+        context: Any,
+        migration: Any,
+        instance: Any,
+        disk_info: Any,
+        network_info: Any,
+        image_meta: Any,
+        resize_instance: bool,
+        allocations: Any,
+        block_device_info: Any = None,
+        power_on: bool = True,
+        share_info: Any = None,
+    ) -> None:
+        self._migration.finish(context, instance, network_info, image_meta, power_on)
+
+    @translated()
+    def confirm_migration(
+        self, context: Any, migration: Any, instance: Any, network_info: Any
+    ) -> None:
+        self._migration.confirm(instance)
+
+    @translated()
+    def finish_revert_migration(
+        self,
+        context: Any,
+        instance: Any,
+        network_info: Any,
+        migration: Any,
+        block_device_info: Any = None,
+        power_on: bool = True,
+        share_info: Any = None,
+    ) -> None:
+        self._migration.revert(context, instance, network_info, power_on)
+
+    # -- a look inside
+
+    @translated()
+    def snapshot(self, context: Any, instance: Any, image_id: str, update_task_state: Any) -> None:
+        self._snapshots.upload(context, instance, image_id, update_task_state)
+
+    @translated()
+    def set_admin_password(self, instance: Any, new_pass: str) -> None:
+        self._guests.set_password(instance, new_pass)
+
+    @translated()
+    def get_diagnostics(self, instance: Any) -> dict[str, Any]:
+        return self._diagnostics.read(instance)
+
+    @translated()
+    def get_instance_diagnostics(self, instance: Any) -> Any:
+        return self._diagnostics.read_object(instance)
+
+    @translated()
+    def get_serial_console(self, context: Any, instance: Any) -> Any:
+        host, port = self._serial.offer(instance)
+        return console_type.ConsoleSerial(host=host, port=port)
+
+    @translated()
     def get_console_output(self, context: Any, instance: Any) -> str:
         return self._consoles.read(instance.name, instance.uuid)
 
     # -- ports
 
-    @_translated()
+    @translated()
     def plug_vifs(self, instance: Any, network_info: Any) -> None:
         network.plug(instance, network_info)
 
-    @_translated()
+    @translated()
     def unplug_vifs(self, instance: Any, network_info: Any) -> None:
         network.unplug(instance, network_info)
 
@@ -307,7 +368,7 @@ class LXDDriver(driver.ComputeDriver):  # type: ignore[misc]
         # LXD each can run on one machine.
         return [CONF.host]
 
-    @_translated()
+    @translated()
     def get_available_resource(self, nodename: str) -> dict[str, Any]:
         capacity = self._host.capacity()
         return {
@@ -331,7 +392,7 @@ class LXDDriver(driver.ComputeDriver):  # type: ignore[misc]
             "stats": {"uptime": self.get_host_uptime()},
         }
 
-    @_translated()
+    @translated()
     def update_provider_tree(
         self, provider_tree: Any, nodename: str, allocations: Any = None
     ) -> None:

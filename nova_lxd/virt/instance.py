@@ -31,6 +31,11 @@ def power(status: str) -> str:
     return POWER.get(status, "pending")
 
 
+def rescue_name(name: str) -> str:
+    """Name the container that a rescued server runs while its own is repaired."""
+    return f"{name}-rescue"
+
+
 def owner_config(server: Server) -> Config:
     """Mark whose the instance is; ids only, never a tenant's text."""
     config = {

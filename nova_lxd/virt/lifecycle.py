@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from types import TracebackType
 from typing import Any
 
 import nova.conf
@@ -19,70 +16,20 @@ from oslo_utils import excutils, timeutils
 from nova_lxd import exception
 from nova_lxd.virt import flavor as flavor_translator
 from nova_lxd.virt import image as image_translator
-from nova_lxd.virt import imagecache, network
 from nova_lxd.virt import instance as instance_translator
+from nova_lxd.virt import network
 from nova_lxd.virt import vif as vif_translator
 from nova_lxd.virt.console import ConsoleLogs
+from nova_lxd.virt.container import Containers
 from nova_lxd.virt.idmap import IdRanges
 from nova_lxd.virt.imagecache import ImageCache
-from nova_lxd.virt.model import Flavor, HostFacts, ImageSource, InstanceSpec, Server, Vif
+from nova_lxd.virt.model import HostFacts
+from nova_lxd.virt.order import Order, order_of
 from nova_lxd.virt.session import Session
+from nova_lxd.virt.undo import Step, Undo, remove_all
 
 CONF = nova.conf.CONF
 LOG = logging.getLogger(__name__)
-
-Step = tuple[str, Callable[[], None]]
-"""What is removed, in a word, and how."""
-
-
-class Undo:
-    """Remembers how to undo what was done; a block that fails undoes it, the latest first.
-
-    A step is added before it is taken: one whose outcome is unknown must be undone too.
-    """
-
-    def __init__(self, instance: Any) -> None:
-        self._instance = instance
-        self._steps: list[Step] = []
-
-    def add(self, what: str, action: Callable[[], None]) -> None:
-        """Remember one step."""
-        self._steps.append((what, action))
-
-    def __enter__(self) -> Undo:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        if error is not None:
-            remove_all(self._instance, reversed(self._steps))
-
-
-def remove_all(instance: Any, steps: Iterable[Step]) -> list[exception.LXDDriverError]:
-    """Take every step, whatever happens to the others, and say which failed."""
-    errors = []
-    for what, action in steps:
-        try:
-            action()
-        except exception.LXDDriverError as error:
-            LOG.warning("Could not remove the %s: %s", what, error, instance=instance)
-            errors.append(error)
-    return errors
-
-
-@dataclass(frozen=True, slots=True)
-class Order:
-    """One server as it was ordered: Nova's objects read once."""
-
-    server: Server
-    flavor: Flavor
-    source: ImageSource
-    vifs: list[Vif]
-    trusted_certs: Any
 
 
 class Lifecycle:
@@ -92,6 +39,7 @@ class Lifecycle:
         self,
         session: Session,
         host: HostFacts,
+        containers: Containers,
         images: ImageCache,
         ids: IdRanges,
         consoles: ConsoleLogs,
@@ -99,6 +47,7 @@ class Lifecycle:
     ) -> None:
         self._session = session
         self._host = host
+        self._containers = containers
         self._images = images
         self._ids = ids
         self._consoles = consoles
@@ -122,7 +71,7 @@ class Lifecycle:
         plugged and Neutron wires them; only the start waits for both.
         """
         _refuse_unsupported(instance, block_device_info, injected_files)
-        order = _order(context, instance, image_meta, network_info)
+        order = order_of(context, instance, image_meta, network_info)
         self._check(order)
         watch = timeutils.StopWatch()
         with watch, Undo(instance) as undo:
@@ -144,10 +93,10 @@ class Lifecycle:
 
         :param disks: without it the container stays, stopped
         """
-        steps: list[Step] = [("container", functools.partial(self._stop, instance))]
+        steps: list[Step] = [("container", functools.partial(self._containers.stop, instance))]
         if disks:
             steps = [
-                ("container", functools.partial(self._remove_container, instance)),
+                ("container", functools.partial(self._containers.remove, instance)),
                 ("console log", functools.partial(self._consoles.discard, instance.uuid)),
             ]
         if vifs:
@@ -170,125 +119,14 @@ class Lifecycle:
             spec = instance_translator.compose(
                 order.server, order.flavor, order.vifs, self._host, image.fingerprint, ids
             )
-            self._create_profile(undo, spec)
-            undo.add("container", functools.partial(self._remove_instance, spec.name))
+            self._containers.create_profile(undo, spec)
+            undo.add("container", functools.partial(self._containers.remove_instance, spec.name))
             try:
                 self._session.create_instance(spec)
             except exception.LXDError as error:
                 with excutils.save_and_reraise_exception():
                     if "Unpack failed" in str(error):
                         self._images.forget(image)
-
-    def _create_profile(self, undo: Undo, spec: InstanceSpec) -> None:
-        if self.exists(spec.name):
-            raise exception.AlreadyExists(f"LXD has an instance {spec.name} already")
-        undo.add("profile", functools.partial(self._remove_profile, spec.name))
-        create = functools.partial(
-            self._session.create_profile, spec.name, spec.profile_config, spec.profile_devices
-        )
-        try:
-            create()
-        except exception.AlreadyExists:
-            # Without its instance it was left by a removal that failed.
-            self._remove_profile(spec.name)
-            create()
-
-    def _stop(self, instance: Any) -> None:
-        with contextlib.suppress(exception.NotFound):
-            if self._is_ours(instance):
-                self._session.change_state(instance.name, "stop", force=True)
-
-    def _remove_container(self, instance: Any) -> None:
-        try:
-            if not self._is_ours(instance):
-                return
-            self._remove_instance(instance.name)
-        except exception.NotFound:
-            LOG.debug("LXD has no such instance", instance=instance)
-        self._remove_profile(instance.name)
-
-    def _is_ours(self, instance: Any) -> bool:
-        """Whether the instance of this name is this server, and not one that was in its way."""
-        uuid = self._session.state(instance.name).uuid
-        if uuid != instance.uuid:
-            text = "LXD's instance %s is left alone: its user.nova.uuid is '%s'"
-            LOG.warning(text, instance.name, uuid, instance=instance)
-        return bool(uuid == instance.uuid)
-
-    def _remove_instance(self, name: str) -> None:
-        def stop_and_delete() -> None:
-            self._session.change_state(name, "stop", force=True)
-            self._session.delete_instance(name)
-
-        # Both again: a start whose answer was lost can come to its end in between.
-        with contextlib.suppress(exception.NotFound):
-            self._session.retry_busy(stop_and_delete)
-
-    def _remove_profile(self, name: str) -> None:
-        with contextlib.suppress(exception.NotFound):
-            self._session.delete_profile(name)
-
-    # -- power
-
-    def power_on(self, instance: Any, network_info: Any) -> None:
-        """Start a server, its ports plugged anew: a host reboot takes the bridges away."""
-        network.plug(instance, network_info)
-        if self._session.state(instance.name).status == "Stopped":
-            network.remove_taps(network.vifs_of(network_info))
-            self._consoles.discard(instance.uuid)
-        self._session.change_state(instance.name, "start")
-
-    def power_off(self, instance: Any, timeout: int, retry_interval: int) -> None:
-        """Stop a server: ask the guest for ``timeout`` seconds, then pull the plug.
-
-        The request is repeated every ``retry_interval`` seconds, because one that comes before the
-        guest's init is ready is lost (measured).
-        """
-        if not (timeout and self._shut_down(instance.name, timeout, retry_interval)):
-            self._session.change_state(instance.name, "stop", force=True)
-
-    def _shut_down(self, name: str, timeout: int, retry_interval: int) -> bool:
-        watch = timeutils.StopWatch(duration=timeout)
-        watch.start()
-        while not watch.expired():
-            patience = max(1, round(min(retry_interval or timeout, watch.leftover())))
-            try:
-                self._session.change_state(name, "stop", timeout=patience)
-            except exception.NotFound:
-                raise
-            except exception.LXDError as error:
-                LOG.debug("%s has not stopped after %d s: %s", name, patience, error)
-            else:
-                return True
-        return False
-
-    def reboot(self, instance: Any, network_info: Any, *, hard: bool) -> None:
-        """Stop and start a server; a soft reboot asks the guest first.
-
-        A hard one is Nova's repair, so its ports are wired from scratch: os-vif leaves a port that
-        Open vSwitch knows as it is, even when half of its wires are gone.
-        """
-        self.power_off(instance, 0 if hard else CONF.shutdown_timeout, 0)
-        if hard:
-            unplug = functools.partial(network.unplug, instance, network_info)
-            remove_all(instance, [("ports", unplug)])
-        self.power_on(instance, network_info)
-
-    def pause(self, instance: Any) -> None:
-        """Freeze all processes of a server."""
-        self._session.change_state(instance.name, "freeze")
-
-    def unpause(self, instance: Any) -> None:
-        """Let a frozen server go on."""
-        self._session.change_state(instance.name, "unfreeze")
-
-    def exists(self, name: str) -> bool:
-        """Whether LXD has an instance of this name in our project."""
-        try:
-            self._session.state(name)
-        except exception.NotFound:
-            return False
-        return True
 
 
 @contextlib.contextmanager
@@ -300,36 +138,6 @@ def _waiting_for(work: Any) -> Any:
         with excutils.save_and_reraise_exception():
             work.exception()
     work.result()
-
-
-def _order(context: Any, instance: Any, image_meta: Any, network_info: Any) -> Order:
-    return Order(
-        server=Server(
-            name=instance.name,
-            uuid=instance.uuid,
-            project_id=instance.project_id or "",
-            user_id=instance.user_id or "",
-            image_id=instance.image_ref or "",
-            flavor_name=instance.flavor.name,
-            request_id=getattr(context, "request_id", None) or "",
-        ),
-        flavor=_flavor(instance.flavor),
-        source=imagecache.source_of(image_meta),
-        vifs=network.vifs_of(network_info),
-        trusted_certs=instance.trusted_certs,
-    )
-
-
-def _flavor(flavor: Any) -> Flavor:
-    return Flavor(
-        name=flavor.name,
-        vcpus=flavor.vcpus,
-        memory_mb=flavor.memory_mb,
-        root_gb=flavor.root_gb,
-        ephemeral_gb=flavor.ephemeral_gb or 0,
-        swap_mb=flavor.swap or 0,
-        extra_specs=dict(flavor.extra_specs or {}),
-    )
 
 
 def _refuse_unsupported(instance: Any, block_device_info: Any, injected_files: Any) -> None:

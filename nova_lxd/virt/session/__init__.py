@@ -10,14 +10,18 @@ import contextlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, BinaryIO
+from typing import Any
 from urllib import parse
 
-from requests_toolbelt import MultipartEncoder
-
 from nova_lxd import exception
-from nova_lxd.virt.model import CachedImage, Config, Devices, IdRange, InstanceSpec, InstanceState
+from nova_lxd.virt.model import Config, Devices, IdRange, InstanceSpec, InstanceState
+from nova_lxd.virt.session.files import Files
+from nova_lxd.virt.session.images import Images
+from nova_lxd.virt.session.snapshots import Snapshots
+from nova_lxd.virt.session.streams import Streams
 from nova_lxd.virt.session.transport import Timeouts, Transport
+from nova_lxd.virt.session.update import Updates
+from nova_lxd.virt.session.volumes import Volumes
 
 __all__ = ["REQUIRED_EXTENSIONS", "PoolSpace", "ServerInfo", "Session", "Timeouts"]
 
@@ -53,7 +57,7 @@ class PoolSpace:
     used: int
 
 
-class Session(Transport):
+class Session(Images, Updates, Snapshots, Volumes, Files, Streams, Transport):
     """One LXD project as the driver sees it.  Safe to share between threads."""
 
     def server(self) -> ServerInfo:
@@ -204,55 +208,6 @@ class Session(Transport):
                 return b""
             raise
         return bytes(answer.content)
-
-    # -- images
-
-    def find_image(self, alias: str) -> CachedImage | None:
-        """Look an image up by alias; None without it."""
-        try:
-            target = self.get("images", "aliases", alias)["target"]
-            image = self.get("images", target)
-        except exception.NotFound:
-            return None
-        size = image["properties"].get("nova.unpacked_bytes", "0")
-        return CachedImage(fingerprint=target, unpacked_bytes=int(size))
-
-    def images_without_alias(self) -> list[str]:
-        """List the fingerprints of images that no alias names: uploads that were not finished."""
-        images = self.get("images", params={"recursion": "1"})
-        return [image["fingerprint"] for image in images if not image["aliases"]]
-
-    def upload_image(
-        self, fingerprint: str, metadata: bytes, rootfs: BinaryIO, properties: Mapping[str, str]
-    ) -> None:
-        """Stream a split image into LXD's store; one that is there already is success.
-
-        :param fingerprint: sha256 of ``metadata`` followed by ``rootfs``; LXD checks it
-        :param rootfs: seekable, at its start; never read into memory as a whole
-        """
-        encoder = MultipartEncoder(
-            {
-                "metadata": ("metadata.tar", metadata, "application/octet-stream"),
-                "rootfs": ("rootfs.tar", rootfs, "application/octet-stream"),
-            }
-        )
-        headers = {
-            "Content-Type": encoder.content_type,
-            "X-LXD-fingerprint": fingerprint,
-            "X-LXD-properties": parse.urlencode(properties),
-        }
-        bounds = {"timeout": self.timeouts.image, "request_timeout": self.timeouts.image}
-        with contextlib.suppress(exception.AlreadyExists):
-            self.operate("POST", "images", data=encoder, headers=headers, **bounds)
-
-    def add_alias(self, alias: str, fingerprint: str) -> None:
-        """Name an image of the store; AlreadyExists if the alias is taken."""
-        body = {"name": alias, "target": fingerprint, "description": "Glance image"}
-        self.request("POST", "images", "aliases", json=body)
-
-    def delete_image(self, fingerprint: str) -> None:
-        """Delete an image with its aliases; NotFound without it."""
-        self.operate("DELETE", "images", fingerprint)
 
 
 def _names(urls: Iterable[str] | None) -> list[str]:

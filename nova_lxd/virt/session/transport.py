@@ -82,6 +82,11 @@ class Transport:
         """Return the ``metadata`` of a GET below ``/1.0``."""
         return self._answer("GET", *path, params=params)["metadata"]
 
+    def get_tagged(self, *path: str) -> tuple[Any, str]:
+        """Return the ``metadata`` of a GET, and the ETag to send when it is changed."""
+        response = self.request("GET", *path)
+        return self._read(response, f"GET /1.0/{'/'.join(path)}")["metadata"], _etag(response)
+
     def request(
         self, method: str, *path: str, request_timeout: float | None = None, **kwargs: Any
     ) -> requests.Response:
@@ -146,7 +151,9 @@ class Transport:
     def _answer(self, method: str, *path: str, **kwargs: Any) -> dict[str, Any]:
         """Send a request and read the JSON object that LXD answers with."""
         response = self.request(method, *path, **kwargs)
-        what = f"{method} /1.0/{'/'.join(path)}"
+        return self._read(response, f"{method} /1.0/{'/'.join(path)}")
+
+    def _read(self, response: requests.Response, what: str) -> dict[str, Any]:
         with self._translated(what):
             answer = response.json()
         if not isinstance(answer, dict) or "metadata" not in answer:
@@ -186,6 +193,10 @@ class Transport:
                     f"{what}: this user may not use {self.endpoint}"
                 ) from e
             raise exception.LXDUnreachable(f"{what}: LXD at {self.endpoint}: {e}") from e
+
+
+def _etag(response: requests.Response) -> str:
+    return str(response.headers.get("ETag", ""))
 
 
 def _failure(what: str, text: str) -> exception.LXDDriverError:

@@ -1,0 +1,135 @@
+"""A server's container and profile in LXD: found, made what they should be, removed."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from typing import Any
+
+from oslo_log import log as logging
+
+from nova_lxd import exception
+from nova_lxd.virt import idmap
+from nova_lxd.virt import instance as instance_translator
+from nova_lxd.virt.model import HostFacts, IdRange, InstanceSpec, InstanceState
+from nova_lxd.virt.order import Order
+from nova_lxd.virt.session import Session
+from nova_lxd.virt.undo import Undo
+
+LOG = logging.getLogger(__name__)
+
+
+class Containers:
+    """What several actions do to LXD's side of a server."""
+
+    def __init__(self, session: Session, host: HostFacts) -> None:
+        self._session = session
+        self._host = host
+
+    def exists(self, name: str) -> bool:
+        """Whether LXD has an instance of this name in our project."""
+        try:
+            self._session.state(name)
+        except exception.NotFound:
+            return False
+        return True
+
+    def current(self, instance: Any) -> InstanceState:
+        """Read the container that the tenant sees: of a rescued server the rescue one.
+
+        That one runs only while the server's own is stopped, so a running server costs one request.
+
+        :raises NotFound: the server has none
+        """
+        own = self._session.state(instance.name)
+        if own.status != "Stopped":
+            return own
+        try:
+            return self._session.state(instance_translator.rescue_name(instance.name))
+        except exception.NotFound:
+            return own
+
+    def is_ours(self, instance: Any, name: str = "") -> bool:
+        """Whether the container of this name is this server, and not one that was in its way.
+
+        :param name: the server's own name unless another is given
+        :raises NotFound: there is none
+        """
+        name = name or instance.name
+        uuid = self._session.state(name).uuid
+        if uuid != instance.uuid:
+            text = "LXD's instance %s is left alone: its user.nova.uuid is '%s'"
+            LOG.warning(text, name, uuid, instance=instance)
+        return bool(uuid == instance.uuid)
+
+    def create_profile(self, undo: Undo, spec: InstanceSpec) -> None:
+        """Create a new server's profile, with its undoing.
+
+        :raises AlreadyExists: there is an instance of its name
+        """
+        if self.exists(spec.name):
+            raise exception.AlreadyExists(f"LXD has an instance {spec.name} already")
+        undo.add("profile", functools.partial(self.remove_profile, spec.name))
+        create = functools.partial(
+            self._session.create_profile, spec.name, spec.profile_config, spec.profile_devices
+        )
+        try:
+            create()
+        except exception.AlreadyExists:
+            # Without its instance it was left by a removal that failed.
+            self.remove_profile(spec.name)
+            create()
+
+    def spec_of(self, order: Order) -> InstanceSpec:
+        """Compose what a server that exists should be; it keeps its ids.
+
+        :raises NotFound: it has no container
+        """
+        state = self._session.state(order.server.name)
+        ids = IdRange(state.id_base or 0, idmap.SIZE)
+        return instance_translator.compose(
+            order.server, order.flavor, order.vifs, self._host, "", ids
+        )
+
+    def configure(self, spec: InstanceSpec) -> None:
+        """Make a stopped container and its profile what they should be, whatever became of them.
+
+        :raises NotFound: there is no container
+        """
+        try:
+            self._session.update_profile(spec.name, spec.profile_config, spec.profile_devices)
+        except exception.NotFound:
+            self._session.create_profile(spec.name, spec.profile_config, spec.profile_devices)
+        self._session.update_instance(spec.name, spec.config, spec.devices, [spec.name])
+
+    def stop(self, instance: Any) -> None:
+        """Stop a server's container at once; none is success."""
+        with contextlib.suppress(exception.NotFound):
+            if self.is_ours(instance):
+                self._session.change_state(instance.name, "stop", force=True)
+
+    def remove(self, instance: Any) -> None:
+        """Remove a server's container and profile; nothing left is success."""
+        try:
+            if not self.is_ours(instance):
+                return
+            self.remove_instance(instance.name)
+        except exception.NotFound:
+            LOG.debug("LXD has no such instance", instance=instance)
+        self.remove_profile(instance.name)
+
+    def remove_instance(self, name: str) -> None:
+        """Stop and delete an LXD instance; none is success."""
+
+        def stop_and_delete() -> None:
+            self._session.change_state(name, "stop", force=True)
+            self._session.delete_instance(name)
+
+        # Both again: a start whose answer was lost can come to its end in between.
+        with contextlib.suppress(exception.NotFound):
+            self._session.retry_busy(stop_and_delete)
+
+    def remove_profile(self, name: str) -> None:
+        """Delete a profile; none is success."""
+        with contextlib.suppress(exception.NotFound):
+            self._session.delete_profile(name)

@@ -1,0 +1,96 @@
+"""On and off: what changes whether a server runs, and nothing else about it."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import nova.conf
+from oslo_log import log as logging
+from oslo_utils import timeutils
+
+from nova_lxd import exception
+from nova_lxd.virt import network
+from nova_lxd.virt.console import ConsoleLogs
+from nova_lxd.virt.container import Containers
+from nova_lxd.virt.order import order_of
+from nova_lxd.virt.session import Session
+from nova_lxd.virt.undo import remove_all
+
+CONF = nova.conf.CONF
+LOG = logging.getLogger(__name__)
+
+
+class Power:
+    """Switches servers."""
+
+    def __init__(self, session: Session, containers: Containers, consoles: ConsoleLogs) -> None:
+        self._session = session
+        self._containers = containers
+        self._consoles = consoles
+
+    def on(self, instance: Any, network_info: Any) -> None:
+        """Start a server, its ports plugged anew: a host reboot takes the bridges away."""
+        network.plug(instance, network_info)
+        if self._session.state(instance.name).status == "Stopped":
+            network.remove_taps(network.vifs_of(network_info))
+            self._consoles.discard(instance.uuid)
+        self._session.change_state(instance.name, "start")
+
+    def off(self, instance: Any, timeout: int, retry_interval: int) -> None:
+        """Stop a server: ask the guest for ``timeout`` seconds, then pull the plug.
+
+        The request is repeated every ``retry_interval`` seconds, because one that comes before the
+        guest's init is ready is lost (measured).
+        """
+        if not (timeout and self._shut_down(instance.name, timeout, retry_interval)):
+            self._session.change_state(instance.name, "stop", force=True)
+
+    def _shut_down(self, name: str, timeout: int, retry_interval: int) -> bool:
+        watch = timeutils.StopWatch(duration=timeout)
+        watch.start()
+        while not watch.expired():
+            patience = max(1, round(min(retry_interval or timeout, watch.leftover())))
+            try:
+                self._session.change_state(name, "stop", timeout=patience)
+            except exception.NotFound:
+                raise
+            except exception.LXDError as error:
+                LOG.debug("%s has not stopped after %d s: %s", name, patience, error)
+            else:
+                return True
+        return False
+
+    def reboot(self, context: Any, instance: Any, network_info: Any, *, hard: bool) -> None:
+        """Stop and start a server; a soft reboot asks the guest first.
+
+        A hard one is Nova's repair: profile, devices and ports are made anew from what Nova knows.
+        Its ports are wired from scratch, since os-vif leaves a port that Open vSwitch knows as it
+        is, even when half of its wires are gone.
+        """
+        self.off(instance, 0 if hard else CONF.shutdown_timeout, 0)
+        if hard:
+            unplug = functools.partial(network.unplug, instance, network_info)
+            remove_all(instance, [("ports", unplug)])
+            order = order_of(context, instance, instance.image_meta, network_info)
+            self._containers.configure(self._containers.spec_of(order))
+        self.on(instance, network_info)
+
+    def pause(self, instance: Any) -> None:
+        """Freeze all processes of a server."""
+        self._session.change_state(instance.name, "freeze")
+
+    def unpause(self, instance: Any) -> None:
+        """Let a frozen server go on."""
+        self._session.change_state(instance.name, "unfreeze")
+
+    def suspend(self, instance: Any) -> None:
+        """Freeze a server: a container has no memory image that could be written to disk."""
+        self._session.change_state(instance.name, "freeze")
+
+    def resume(self, instance: Any, network_info: Any) -> None:
+        """Let a suspended server go on, or start it when the host was rebooted meanwhile."""
+        if self._session.state(instance.name).status == "Stopped":
+            self.on(instance, network_info)
+        else:
+            self._session.change_state(instance.name, "unfreeze")
