@@ -9,7 +9,7 @@ from .answers import Answer, Refusal, empty, sync
 from .idmap import next_idmap
 from .operations import Operation
 from .request import Request
-from .state import STATUS_CODES, Instance, Profile, Project, State, suffix
+from .state import STATUS_CODES, Devices, Instance, Profile, Project, State, suffix
 from .validation import check_config, check_devices
 
 _IDMAP = ("idmap.base", "idmap.isolated", "idmap.size")
@@ -112,14 +112,36 @@ def _apply(state: State, instance: Instance, body: dict[str, Any], status: int) 
         raise Refusal(404, "Profile not found")
     check_config(body["config"], status, "Invalid config: ")
     check_devices(body.get("devices") or {}, status, "Invalid devices: ")
+    devices = body.get("devices") or {}
+    added = {name: value for name, value in devices.items() if instance.devices.get(name) != value}
+    check_macs(state, instance, added, "add")
     before = _idmap_keys(state, instance)
     instance.config = body["config"]
-    instance.devices = body.get("devices") or {}
+    instance.devices = devices
     instance.profiles = profiles
     instance.description = body.get("description", "")
     if _idmap_keys(state, instance) != before:
         instance.config = instance.config | next_idmap(state, expand(state, instance)[0])
     fill_nics(state, instance)
+
+
+def check_macs(state: State, instance: Instance, devices: Devices, action: str) -> None:
+    """Refuse an address that any other instance has on the same bridge, even a stopped one."""
+    others = [other for other in state.instances.values() if other is not instance]
+    taken = {nic for other in others for nic in _addresses(expand(state, other)[1]).values()}
+    for name, nic in _addresses(devices).items():
+        if nic in taken:
+            text = f'Failed {action} validation for device "{name}"'
+            raise Refusal(400, f'{text}: MAC address "{nic[1]}" already defined on another NIC')
+
+
+def _addresses(devices: Devices) -> dict[str, tuple[str, str]]:
+    """Return bridge and MAC address by device, of the bridged NICs that name both."""
+    return {
+        name: (device["parent"], device["hwaddr"])
+        for name, device in devices.items()
+        if device.get("nictype") == "bridged" and "parent" in device and "hwaddr" in device
+    }
 
 
 def _idmap_keys(state: State, instance: Instance) -> list[str | None]:

@@ -10,7 +10,7 @@ from typing import Any
 from .answers import Answer, Refusal, empty, sync
 from .clock import now
 from .idmap import fits
-from .instances import claim, expand, find
+from .instances import check_macs, claim, expand, find
 from .operations import Operation
 from .request import Request
 from .state import STATUS_CODES, Instance, State
@@ -82,6 +82,7 @@ def _start(state: State, instance: Instance, body: dict[str, Any], operation: Op
     claim(state, instance, "start")
     try:
         operation.work(state.seconds.get("start", 0))
+        check_macs(state, instance, expand(state, instance)[1], "start")
         _check_parents(state, instance)
         _check_idmap(state, instance)
         _boot(instance)
@@ -178,6 +179,7 @@ def _restart(state: State, instance: Instance, body: dict[str, Any], operation: 
         if not body.get("force", False):
             _shut_down(instance, float(body.get("timeout") or 0))
         _halt(instance)
+        check_macs(state, instance, expand(state, instance)[1], "start")
         _check_parents(state, instance)
         _boot(instance)
     finally:

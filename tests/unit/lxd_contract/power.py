@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import time
+from pathlib import Path
 
-from .base import ID_BASE, ROOT, ContractBase, add_image, add_instance
+from .base import ID_BASE, POOL, ROOT, ContractBase, add_image, add_instance
 from .client import Client
 from .life import C1, ISOLATED
 
@@ -129,6 +130,37 @@ class PowerContract(ContractBase):
         assert found == 'Failed to start device "e": Parent device "nobr" doesn\'t exist'
         assert lxd.get(C1).metadata["status"] == "Stopped"
         assert lxd.run("DELETE", C1).succeeded
+
+    def test_start_with_a_mac_address_of_another_instance(self, lxd: Client, no_bridges: None):
+        nic = {"type": "nic", "nictype": "bridged", "parent": "nobr"}
+        nic |= {"host_name": "tapc0ffee", "hwaddr": "00:16:3e:c0:ff:ee"}
+        image = add_image(lxd)
+        # Both can be made; neither can be started while the other has the address.
+        for name in ("c1", "c2"):
+            add_instance(lxd, name, image=image, devices={**ROOT, "e": nic})
+        assert lxd.act("c2", "start").failure == (
+            'Failed start validation for device "e": '
+            'MAC address "00:16:3e:c0:ff:ee" already defined on another NIC'
+        )
+        body = lxd.get(C1).metadata
+        assert lxd.run("PUT", C1, {**body, "devices": ROOT}).succeeded
+        body = lxd.get(C1).metadata
+        assert lxd.run("PUT", C1, {**body, "devices": {**ROOT, "e": nic}}).failure == (
+            'Failed add validation for device "e": '
+            'MAC address "00:16:3e:c0:ff:ee" already defined on another NIC'
+        )
+        found = lxd.act("c2", "start").failure
+        assert found == 'Failed to start device "e": Parent device "nobr" doesn\'t exist'
+
+    def test_another_stopped_instances_root_can_be_mounted(self, lxd: Client):
+        add_instance(lxd, image=add_image(lxd), config=ISOLATED)
+        folder = f"{Path(lxd.path).parent}/storage-pools/{POOL}/containers/{lxd.project}_c1"
+        disk = {"type": "disk", "source": f"{folder}/rootfs", "path": "/mnt/rescued"}
+        image = add_image(lxd, other="1")
+        devices = {**ROOT, "rescued": disk}
+        add_instance(lxd, "c2", image=image, config=ISOLATED, devices=devices)
+        assert lxd.act("c2", "start").succeeded
+        assert lxd.get(C1).metadata["status"] == "Stopped"
 
     def test_after_a_start_that_failed_the_instance_is_busy(self, lxd: Client, slow_cleanup: None):
         outside = {"security.idmap.isolated": "true", "security.idmap.base": "50000000"}
