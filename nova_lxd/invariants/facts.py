@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from nova_lxd.virt.instance import rescue_name
 from nova_lxd.virt.model import IdRange
 
 
@@ -70,6 +71,19 @@ class ExpectedServer:
     privileged: bool = False
     """Whether the flavor allows a privileged container."""
     ports: tuple[ExpectedPort, ...] = ()
+    rescued: bool = False
+    """Whether its power and its ports are those of a rescue container; its own one is stopped."""
+
+    @property
+    def current(self) -> str:
+        """Name the container that the tenant sees."""
+        return rescue_name(self.name) if self.rescued else self.name
+
+    @property
+    def containers(self) -> Mapping[str, str]:
+        """Status of every container that it has, by name; empty when none is claimed."""
+        own = {self.name: "Stopped" if self.rescued else self.status}
+        return own | {self.current: self.status}
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,8 +107,8 @@ class Expected:
     """Regular expressions of the error lines that are expected."""
 
     def server(self, name: str) -> ExpectedServer | None:
-        """Return the server of that name."""
-        return next((server for server in self.servers if server.name == name), None)
+        """Return the server that has a container of that name."""
+        return next((server for server in self.servers if name in server.containers), None)
 
     @property
     def ports(self) -> tuple[ExpectedPort, ...]:

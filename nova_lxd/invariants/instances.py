@@ -34,9 +34,9 @@ def instances_are_servers(expected: Expected, facts: Facts) -> Iterator[Violatio
             problem = f"user.nova.uuid is {owner!r} but the server's id is {server.uuid}"
             yield _on(name, "I1", problem, f"{lxc} config set {name} user.nova.uuid={server.uuid}")
     for server in expected.servers:
-        if server.built and server.name not in found:
+        for name in sorted(server.containers.keys() - found.keys()) if server.built else ():
             mend = f"openstack server rebuild {server.uuid}"
-            yield _on(server.name, "I1", "the server has no LXD instance", mend)
+            yield _on(name, "I1", "the server has no LXD instance", mend)
 
 
 def everything_has_an_owner(expected: Expected, facts: Facts) -> Iterator[Violation]:
@@ -72,6 +72,9 @@ def id_maps_are_disjoint(expected: Expected, facts: Facts) -> Iterator[Violation
             problem = f"host ids {_text(ids)} are outside the host's {_text(expected.id_range)}"
             yield _on(name, "I6", problem, rebuild)
     for (one, ranges), (other, others) in combinations(maps.items(), 2):
+        server = expected.server(one)
+        if server and other in server.containers:
+            continue
         if any(a.overlaps(b) for a in ranges for b in others):
             problem = f"shares host ids with {one}: each can reach the other's files"
             mend = f"{lxc} stop {other} && {lxc} config set {other} security.idmap.base=FREE"
@@ -82,7 +85,7 @@ def limits_are_the_flavors(expected: Expected, facts: Facts) -> Iterator[Violati
     """I8"""
     for instance in facts.instances:
         server = expected.server(instance.name)
-        if server is None:
+        if server is None or server.current != instance.name:
             continue
         for key, wanted, value in _limits(expected, server, instance):
             if value != wanted:
@@ -95,9 +98,10 @@ def power_is_novas(expected: Expected, facts: Facts) -> Iterator[Violation]:
     """I10"""
     for instance in facts.instances:
         server = expected.server(instance.name)
-        if server and server.status and server.status != instance.status:
-            problem = f"LXD says {instance.status}, Nova says {server.status}"
-            verb = {"Running": "start", "Frozen": "pause"}.get(server.status, "stop")
+        status = server.containers[instance.name] if server else ""
+        if status and status != instance.status:
+            problem = f"LXD says {instance.status}, Nova says {status}"
+            verb = {"Running": "start", "Frozen": "pause"}.get(status, "stop")
             mend = f"lxc --project {expected.project} {verb} {instance.name}"
             yield _on(instance.name, "I10", problem, mend)
 

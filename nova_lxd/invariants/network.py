@@ -25,7 +25,7 @@ def ports_are_wired(expected: Expected, facts: Facts) -> Iterator[Violation]:
     ovs_ports = {port.name: port for port in facts.ovs_ports}
     instances = {instance.name: instance for instance in facts.instances}
     for server in expected.servers:
-        instance = instances.get(server.name)
+        instance = instances.get(server.current)
         if instance is None:
             continue
         for port in server.ports:

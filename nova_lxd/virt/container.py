@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 from oslo_log import log as logging
@@ -11,7 +12,7 @@ from oslo_log import log as logging
 from nova_lxd import exception
 from nova_lxd.virt import idmap
 from nova_lxd.virt import instance as instance_translator
-from nova_lxd.virt.model import HostFacts, IdRange, InstanceSpec, InstanceState
+from nova_lxd.virt.model import HostFacts, IdRange, InstanceSpec, InstanceState, Vif
 from nova_lxd.virt.order import Order
 from nova_lxd.virt.session import Session
 from nova_lxd.virt.undo import Undo
@@ -44,10 +45,14 @@ class Containers:
         own = self._session.state(instance.name)
         if own.status != "Stopped":
             return own
+        return self._rescue_state(instance) or own
+
+    def _rescue_state(self, instance: Any) -> InstanceState | None:
         try:
-            return self._session.state(instance_translator.rescue_name(instance.name))
+            state = self._session.state(instance_translator.rescue_name(instance.name))
         except exception.NotFound:
-            return own
+            return None
+        return state if state.uuid == instance.uuid else None
 
     def is_ours(self, instance: Any, name: str = "") -> bool:
         """Whether the container of this name is this server, and not one that was in its way.
@@ -102,14 +107,31 @@ class Containers:
             self._session.create_profile(spec.name, spec.profile_config, spec.profile_devices)
         self._session.update_instance(spec.name, spec.config, spec.devices, [spec.name])
 
+    def leave_rescue(self, instance: Any, vifs: Sequence[Vif]) -> None:
+        """Remove a server's rescue container and give its NICs back to its own.
+
+        :raises NotFound: it has no container of its own
+        """
+        self.remove_rescue(instance)
+        devices = functools.partial(instance_translator.with_nics, vifs=vifs)
+        self._session.change_role(instance.name, "", devices)
+
     def stop(self, instance: Any) -> None:
-        """Stop a server's container at once; none is success."""
+        """Stop a server's containers at once; none is success."""
+        for name in (instance_translator.rescue_name(instance.name), instance.name):
+            with contextlib.suppress(exception.NotFound):
+                if self.is_ours(instance, name):
+                    self._session.change_state(name, "stop", force=True)
+
+    def remove_rescue(self, instance: Any) -> None:
+        """Remove a server's rescue container; none is success."""
+        name = instance_translator.rescue_name(instance.name)
         with contextlib.suppress(exception.NotFound):
-            if self.is_ours(instance):
-                self._session.change_state(instance.name, "stop", force=True)
+            if self.is_ours(instance, name):
+                self.remove_instance(name)
 
     def remove(self, instance: Any) -> None:
-        """Remove a server's container and profile; nothing left is success."""
+        """Remove a server's own container and its profile; nothing left is success."""
         try:
             if not self.is_ours(instance):
                 return

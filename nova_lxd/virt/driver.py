@@ -35,7 +35,7 @@ from nova_lxd.virt.rescue import Rescue
 from nova_lxd.virt.serial import SerialConsoles
 from nova_lxd.virt.snapshot import Snapshots
 from nova_lxd.virt.startup import Startup
-from nova_lxd.virt.translation import SPAWN_ERRORS, translated
+from nova_lxd.virt.translation import RESCUE_ERRORS, SPAWN_ERRORS, translated
 
 CONF = nova.conf.CONF
 LOG = logging.getLogger(__name__)
@@ -101,10 +101,10 @@ class LXDDriver(driver.ComputeDriver):  # type: ignore[misc]
             self.virtapi,
         )
         self._migration = Migration(session, facts, containers, self._power)
-        self._rescue = Rescue(session, facts, containers, images, self._power)
+        self._guests = Guests(session, containers)
+        self._rescue = Rescue(session, facts, containers, images, self._power, self._guests)
         self._snapshots = Snapshots(session, facts, containers)
         self._startup = Startup(session, containers)
-        self._guests = Guests(session, containers)
         self._diagnostics = Diagnostics(session, containers)
         self._serial = SerialConsoles(session, containers)
 
@@ -120,15 +120,15 @@ class LXDDriver(driver.ComputeDriver):  # type: ignore[misc]
 
     @translated()
     def list_instances(self) -> list[str]:
-        return [state.name for state in self._session.states() if state.uuid]
+        return list(instance_translator.servers(self._session.states()).values())
 
     @translated()
     def list_instance_uuids(self) -> list[str]:
-        return [state.uuid for state in self._session.states() if state.uuid]
+        return list(instance_translator.servers(self._session.states()))
 
     @translated()
     def get_num_instances(self) -> int:
-        return len([state for state in self._session.states() if state.uuid])
+        return len(instance_translator.servers(self._session.states()))
 
     @translated()
     def instance_exists(self, instance: Any) -> bool:
@@ -255,7 +255,7 @@ class LXDDriver(driver.ComputeDriver):  # type: ignore[misc]
     ) -> None:
         self._power.resume(instance, network_info)
 
-    @translated()
+    @translated(RESCUE_ERRORS)
     def rescue(
         self,
         context: Any,
@@ -349,7 +349,7 @@ class LXDDriver(driver.ComputeDriver):  # type: ignore[misc]
 
     @translated()
     def get_console_output(self, context: Any, instance: Any) -> str:
-        return self._consoles.read(instance.name, instance.uuid)
+        return self._consoles.read(self._containers.current(instance).name, instance.uuid)
 
     # -- ports
 

@@ -95,6 +95,16 @@ class ImageCache:
             raise exception.DiskTooSmall(limit, found.unpacked_bytes)
         return found
 
+    @contextlib.contextmanager
+    def used(self, image: CachedImage) -> Iterator[None]:
+        """Run the block that makes a container of an image; forget one that LXD cannot unpack."""
+        try:
+            yield
+        except exception.LXDError as error:
+            with excutils.save_and_reraise_exception():
+                if "Unpack failed" in str(error):
+                    self.forget(image)
+
     def forget(self, image: CachedImage) -> None:
         """Drop an image that LXD could not unpack."""
         with contextlib.suppress(exception.NotFound):

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable
 
 from nova_lxd.virt import flavor as flavor_translator
 from nova_lxd.virt import vif as vif_translator
 from nova_lxd.virt.model import (
+    ROLE_KEY,
     Config,
+    Devices,
     Flavor,
     HostFacts,
     IdRange,
     InstanceSpec,
+    InstanceState,
     Server,
     Vif,
 )
@@ -34,6 +38,80 @@ def power(status: str) -> str:
 def rescue_name(name: str) -> str:
     """Name the container that a rescued server runs while its own is repaired."""
     return f"{name}-rescue"
+
+
+RESCUE_ROLE, RESCUED_ROLE = "rescue", "rescued"
+"""Roles of a rescue container, and of the server's own one while the other has its NICs."""
+
+RESCUED_PATH = "/mnt/rescued"
+"""Where a rescued server finds its own root; documented in the user guide."""
+
+RESCUED_POOLS = frozenset({"btrfs", "dir"})
+"""Storage drivers whose root disks can be reached while their container is stopped."""
+
+
+def rescue(spec: InstanceSpec, fingerprint: str, root_path: str) -> InstanceSpec:
+    """Turn a server into its rescue container, with the server's root at ``RESCUED_PATH``.
+
+    The two share a profile and, so that the files keep their owners, an id map.
+
+    :param spec: the server as it is composed
+    :param root_path: where the server's root file system lies on the host
+    """
+    rescued = {"type": "disk", "source": root_path, "path": RESCUED_PATH}
+    return dataclasses.replace(
+        spec,
+        name=rescue_name(spec.name),
+        profile=spec.name,
+        image_fingerprint=fingerprint,
+        config=spec.config | {ROLE_KEY: RESCUE_ROLE},
+        devices=spec.devices | {"rescued": rescued},
+    )
+
+
+def without_nics(own: Devices, expanded: Devices, root_size: str) -> Devices:
+    """Take a server's NICs away and let its root disk have another size meanwhile.
+
+    :param own: the devices of its own container
+    :param expanded: these and the profile's
+    """
+    root = expanded["root"]
+    grown = {"root": root | {"size": root_size}} if "size" in root else {}
+    return _others(own) | grown
+
+
+def with_nics(own: Devices, expanded: Devices, vifs: Iterable[Vif]) -> Devices:
+    """Undo what ``without_nics`` did."""
+    return _others(own) | vif_translator.devices(list(vifs))
+
+
+def _others(own: Devices) -> Devices:
+    return {key: value for key, value in own.items() if value["type"] != "nic" and key != "root"}
+
+
+def rescued_root_size(flavor: Flavor) -> str:
+    """Return a little more than the flavor's root disk has.
+
+    LXD keeps a file of its own there and can neither change nor start a container whose disk is
+    full (measured on 5.0.2), which is what a rescue may have to mend.
+    """
+    return f"{flavor.root_gb * 1024 + 16}MiB"
+
+
+def root_path(lxd_folder: str, pool: str, project: str, name: str) -> str:
+    """Tell where a ``dir`` or ``btrfs`` pool keeps a container's root file system."""
+    folder = name if project == "default" else f"{project}_{name}"
+    return f"{lxd_folder}/storage-pools/{pool}/containers/{folder}/rootfs"
+
+
+def servers(states: Iterable[InstanceState]) -> dict[str, str]:
+    """Name Nova's servers by id: each once, a rescued one and half removed ones too."""
+    suffix = rescue_name("")
+    return {
+        state.uuid: state.name.removesuffix(suffix) if state.role == RESCUE_ROLE else state.name
+        for state in states
+        if state.uuid
+    }
 
 
 def owner_config(server: Server) -> Config:

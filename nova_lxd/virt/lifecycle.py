@@ -96,6 +96,7 @@ class Lifecycle:
         steps: list[Step] = [("container", functools.partial(self._containers.stop, instance))]
         if disks:
             steps = [
+                ("rescue container", functools.partial(self._containers.remove_rescue, instance)),
                 ("container", functools.partial(self._containers.remove, instance)),
                 ("console log", functools.partial(self._consoles.discard, instance.uuid)),
             ]
@@ -121,12 +122,8 @@ class Lifecycle:
             )
             self._containers.create_profile(undo, spec)
             undo.add("container", functools.partial(self._containers.remove_instance, spec.name))
-            try:
+            with self._images.used(image):
                 self._session.create_instance(spec)
-            except exception.LXDError as error:
-                with excutils.save_and_reraise_exception():
-                    if "Unpack failed" in str(error):
-                        self._images.forget(image)
 
 
 @contextlib.contextmanager

@@ -17,6 +17,9 @@ Device = dict[str, str]
 Devices = dict[str, Device]
 """LXD devices by name."""
 
+ROLE_KEY = "user.nova.role"
+"""Where an instance's role is kept."""
+
 
 @dataclass(frozen=True, slots=True)
 class Flavor:
@@ -138,6 +141,8 @@ class InstanceSpec:
     profile_devices: Devices
     config: Config
     devices: Devices
+    profile: str = ""
+    """Another server's profile to use; empty when it has one of its own name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,3 +155,8 @@ class InstanceState:
     status: str
     """LXD's word: ``Running``, ``Stopped``, ``Frozen``, ``Error``, or a passing one."""
     id_base: int | None = None
+    role: str = ""
+    """What it is to the server: empty for its own container, ``rescued`` for its own while it lacks
+    its NICs, ``rescue`` for its rescue container."""
+    pool: str = ""
+    """The storage pool of its root disk."""

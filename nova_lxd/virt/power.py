@@ -6,13 +6,16 @@ import functools
 from typing import Any
 
 import nova.conf
+from nova.compute import vm_states
 from oslo_log import log as logging
-from oslo_utils import timeutils
+from oslo_utils import excutils, timeutils
 
 from nova_lxd import exception
+from nova_lxd.virt import instance as instance_translator
 from nova_lxd.virt import network
 from nova_lxd.virt.console import ConsoleLogs
 from nova_lxd.virt.container import Containers
+from nova_lxd.virt.model import InstanceState
 from nova_lxd.virt.order import order_of
 from nova_lxd.virt.session import Session
 from nova_lxd.virt.undo import remove_all
@@ -30,12 +33,39 @@ class Power:
         self._consoles = consoles
 
     def on(self, instance: Any, network_info: Any) -> None:
-        """Start a server, its ports plugged anew: a host reboot takes the bridges away."""
+        """Start a server: of one in rescue the rescue container."""
+        self.start(instance, network_info, self._mended(instance, network_info))
+
+    def _mended(self, instance: Any, network_info: Any) -> InstanceState:
+        """Read the container that a server starts from.
+
+        One that Nova does not call rescued starts from its own root, whatever a rescue or its end
+        left when it was cut off.
+        """
+        current = self._containers.current(instance)
+        rescued = instance.vm_state == vm_states.RESCUED
+        if not current.role or (rescued and current.role == instance_translator.RESCUE_ROLE):
+            return current
+        self._containers.leave_rescue(instance, network.vifs_of(network_info))
+        return self._session.state(instance.name)
+
+    def start(self, instance: Any, network_info: Any, container: InstanceState) -> None:
+        """Start one container of a server.
+
+        The ports are plugged anew: a host reboot takes the bridges away.
+
+        :raises NotFound: it was deleted meanwhile; its ports are unplugged
+        """
         network.plug(instance, network_info)
-        if self._session.state(instance.name).status == "Stopped":
+        if container.status == "Stopped":
             network.remove_taps(network.vifs_of(network_info))
             self._consoles.discard(instance.uuid)
-        self._session.change_state(instance.name, "start")
+        try:
+            self._session.change_state(container.name, "start")
+        except exception.NotFound:
+            # Nova lets a server be deleted while something else is done to it.
+            with excutils.save_and_reraise_exception():
+                _unplug(instance, network_info)
 
     def off(self, instance: Any, timeout: int, retry_interval: int) -> None:
         """Stop a server: ask the guest for ``timeout`` seconds, then pull the plug.
@@ -43,8 +73,9 @@ class Power:
         The request is repeated every ``retry_interval`` seconds, because one that comes before the
         guest's init is ready is lost (measured).
         """
-        if not (timeout and self._shut_down(instance.name, timeout, retry_interval)):
-            self._session.change_state(instance.name, "stop", force=True)
+        name = self._containers.current(instance).name
+        if not (timeout and self._shut_down(name, timeout, retry_interval)):
+            self._session.change_state(name, "stop", force=True)
 
     def _shut_down(self, name: str, timeout: int, retry_interval: int) -> bool:
         watch = timeutils.StopWatch(duration=timeout)
@@ -66,15 +97,17 @@ class Power:
 
         A hard one is Nova's repair: profile, devices and ports are made anew from what Nova knows.
         Its ports are wired from scratch, since os-vif leaves a port that Open vSwitch knows as it
-        is, even when half of its wires are gone.
+        is, even when half of its wires are gone.  A rescued server's own container must not have
+        its NICs back yet.
         """
         self.off(instance, 0 if hard else CONF.shutdown_timeout, 0)
         if hard:
-            unplug = functools.partial(network.unplug, instance, network_info)
-            remove_all(instance, [("ports", unplug)])
+            _unplug(instance, network_info)
+        container = self._mended(instance, network_info)
+        if hard and not container.role:
             order = order_of(context, instance, instance.image_meta, network_info)
             self._containers.configure(self._containers.spec_of(order))
-        self.on(instance, network_info)
+        self.start(instance, network_info, container)
 
     def pause(self, instance: Any) -> None:
         """Freeze all processes of a server."""
@@ -94,3 +127,8 @@ class Power:
             self.on(instance, network_info)
         else:
             self._session.change_state(instance.name, "unfreeze")
+
+
+def _unplug(instance: Any, network_info: Any) -> None:
+    unplug = functools.partial(network.unplug, instance, network_info)
+    remove_all(instance, [("ports", unplug)])

@@ -67,6 +67,13 @@ SPAWN_ERRORS: dict[type[exception.LXDDriverError], Translation] = {
 }
 """What differs in spawn; an abort is an error that no other host is asked about."""
 
+RESCUE_ERRORS: dict[type[exception.LXDDriverError], Translation] = {
+    exception.Refused: lambda error, instance: nova_exception.InstanceNotRescuable(
+        instance_id=instance.uuid, reason=str(error)
+    ),
+}
+"""What differs in rescue: what cannot be served is told as libvirt's driver tells it."""
+
 
 def translated(
     special: dict[type[exception.LXDDriverError], Translation] | None = None,

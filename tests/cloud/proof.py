@@ -85,6 +85,7 @@ class Proof:
             status=power if built and idle else "",
             built=built,
             ports=tuple(self._ports(server["id"])) if built else (),
+            rescued=server["status"] == "RESCUE",
         )
 
     def _ports(self, server: str) -> list[invariants.ExpectedPort]:

@@ -279,11 +279,13 @@ class ServerTestCase(test.TestCase, integrated_helpers.PlacementInstanceHelperMi
 
     def _expected(self) -> invariants.Expected:
         servers = (self.api.get_server(id_) for id_ in self._servers if self._exists(id_))
+        pool = CONF.lxd.pool
         return invariants.Expected(
             project=self._project,
             servers=tuple(self._expected_server(server) for server in servers),
             integration_bridge=BRIDGE,
             id_range=_host_ids(),
+            enforces_disk_size=self._machine.get(f"/1.0/storage-pools/{pool}")["driver"] != "dir",
             foreign=self._foreign,
             log_allowed=(*_EXPECTED_LOG, *self._allowed_log),
         )
@@ -303,6 +305,7 @@ class ServerTestCase(test.TestCase, integrated_helpers.PlacementInstanceHelperMi
             built=built,
             privileged=flavor["extra_specs"].get("lxd:privileged_allowed") == "true",
             ports=tuple(self._expected_port(port) for port in ports),
+            rescued=server["status"] == "RESCUE",
         )
 
     def _expected_port(self, port: dict) -> invariants.ExpectedPort:
@@ -335,7 +338,7 @@ class ServerTestCase(test.TestCase, integrated_helpers.PlacementInstanceHelperMi
         inventory = self._get_provider_inventory(provider)
         held = self._get_allocations_by_provider_uuid(provider)
         resources = self._machine.get("/1.0/resources")
-        space = self._machine.get(f"/1.0/storage-pools/{POOL}/resources")["space"]
+        space = self._machine.get(f"/1.0/storage-pools/{CONF.lxd.pool}/resources")["space"]
         return invariants.PlacementFacts(
             inventory={name: values["total"] for name, values in inventory.items()},
             allocations={consumer: each["resources"] for consumer, each in held.items()},

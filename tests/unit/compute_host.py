@@ -6,6 +6,8 @@ import time
 from collections.abc import Callable
 
 import nova.conf
+from nova import objects
+from nova.compute import vm_states
 from nova.virt import fake as nova_fake
 
 from nova_lxd.virt.driver import LXDDriver
@@ -63,6 +65,23 @@ class Host:
     def unpause(self) -> None:
         self.driver.unpause(self.order.instance)
 
+    def rescue(self, image_meta=None) -> None:
+        order = self.order
+        image_meta = image_meta or order.image_meta
+        shares = objects.ShareMappingList()
+        self.driver.rescue(
+            order.context, order.instance, order.network_info, image_meta, "", None, shares
+        )
+
+    def rescued(self) -> None:
+        """Stop the server, put it into rescue and say so, as Nova does."""
+        self.power_off()
+        self.rescue()
+        self.order.instance.vm_state = vm_states.RESCUED
+
+    def unrescue(self) -> None:
+        self.driver.unrescue(self.order.context, self.order.instance)
+
     def forget_image(self) -> None:
         project = self.lxd.state.projects[PROJECT]
         project.images.clear()
@@ -87,6 +106,14 @@ class Host:
         while self.lxd.state.operations.running():
             assert time.monotonic() < deadline
             time.sleep(0.01)
+
+    def rescue_remains(self) -> list[str]:
+        """Name what of a rescue is left, and what the server's own container lacks."""
+        instances = self.lxd.state.projects[PROJECT].instances
+        left = [f"instance {name}" for name in instances if name != self.order.name]
+        has = {name for name, device in instances[self.order.name].devices.items()}
+        wanted = {f"tap{port[:11]}" for port in self.order.port_ids}
+        return left + [f"the server without its NIC {name}" for name in wanted - has]
 
     def remains(self, *, images: bool = True) -> list[str]:
         """Name what is left of the server."""

@@ -43,7 +43,6 @@ NOT_OFFERED = {
     "test_live_migration_force_complete": "live_migration_force_complete",
     "test_migrate_disk_and_power_off": "migrate_disk_and_power_off",
     "test_poll_rebooting_instances": "poll_rebooting_instances",
-    "test_rescue": "rescue",
     "test_restore_running": "restore",
     "test_restore_soft_deleted": "soft_delete",
     "test_set_admin_password": "set_admin_password",
@@ -53,8 +52,6 @@ NOT_OFFERED = {
     "test_soft_delete": "soft_delete",
     "test_swap_volume": "attach_volume",
     "test_trigger_crash_dump": "trigger_crash_dump",
-    "test_unrescue_rescued_instance": "rescue",
-    "test_unrescue_unrescued_instance": "unrescue",
 }
 
 

@@ -9,6 +9,7 @@ import uuid
 from dataclasses import dataclass, field
 
 from nova import context, objects
+from nova.compute import vm_states
 from nova.network import model as network_model
 
 from .lxd_contract import guests
@@ -50,6 +51,9 @@ class Order:
             trusted_certs=None,
             system_metadata={},
             metadata={},
+            vm_state=vm_states.ACTIVE,
+            task_state=None,
+            info_cache=objects.InstanceInfoCache(network_info=self.network_info),
             flavor=self._flavor(),
         )
         self.image_meta = objects.ImageMeta.from_dict(

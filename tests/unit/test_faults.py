@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import pytest
 from nova import exception as nova_exception
-from nova.compute import power_state
+from nova.compute import power_state, vm_states
 
 from tests.fake_lxd import Call, Fault
 
@@ -51,6 +51,9 @@ CASES = {
     "shut_down": Case(("spawn",), "shut_down", power_state.SHUTDOWN),
     "reboot": Case(("spawn",), "reboot", power_state.RUNNING),
     "pause": Case(("spawn",), "pause", power_state.PAUSED),
+    "rescue": Case(("spawn", "power_off"), "rescue", power_state.RUNNING),
+    "unrescue": Case(("spawn", "rescued"), "unrescue", power_state.RUNNING),
+    "destroy of a rescued server": Case(("spawn", "rescued"), "destroy"),
     "unpause": Case(("spawn", "pause"), "unpause", power_state.RUNNING),
 }
 
@@ -127,7 +130,45 @@ def check_error(host: Host, index: int, kind: Fault, error: Exception | None) ->
     return problems
 
 
-CHECKS = {"spawn": check_spawn, "destroy": check_destroy}
+def check_rescue(host: Host, case: Case, index: int, kind: Fault) -> list[str]:
+    error = attempt(host.rescue)
+    problems = check_error(host, index, kind, error)
+    if error and kind not in (*ABSENT, Fault.NEVER_ENDS, *UNKNOWN):
+        problems += [f"the undo left {thing}" for thing in host.rescue_remains()]
+    host.recover()
+    again = attempt(host.rescue) if error else None
+    if again:
+        problems.append(f"it cannot be repeated on a sound host: {again!r}")
+    if host.power_state() != case.power:
+        problems.append(f"the power state is {host.power_state()} in the end")
+    if left := attempt(host.unrescue):
+        problems.append(f"the server cannot be taken out of rescue: {left!r}")
+    problems += [f"unrescue left {thing}" for thing in host.rescue_remains()]
+    return problems + check_destroy_at_last(host)
+
+
+def check_way_back(host: Host, case: Case, index: int, kind: Fault) -> list[str]:
+    """Check what ends a rescue; whatever fails, a hard reboot brings the server back."""
+    action = getattr(host, case.action)
+    error = attempt(action)
+    problems = check_error(host, index, kind, error)
+    host.recover()
+    host.order.instance.vm_state = vm_states.ERROR
+    again = attempt(host.reboot) if error else None
+    if again:
+        problems.append(f"a hard reboot does not mend it: {again!r}")
+    if host.power_state() != case.power:
+        problems.append(f"the power state is {host.power_state()} in the end")
+    problems += [f"it left {thing}" for thing in host.rescue_remains()]
+    return problems + check_destroy_at_last(host)
+
+
+CHECKS = {
+    "spawn": check_spawn,
+    "destroy": check_destroy,
+    "rescue": check_rescue,
+    "unrescue": check_way_back,
+}
 
 
 def combinations():

@@ -3,7 +3,7 @@
 import pytest
 
 from nova_lxd.virt import instance
-from nova_lxd.virt.model import Flavor, HostFacts, IdRange, Server, Vif
+from nova_lxd.virt.model import Flavor, HostFacts, IdRange, InstanceState, Server, Vif
 
 HOST = HostFacts(
     name="host",
@@ -66,6 +66,49 @@ def test_the_owner_is_told_by_ids_alone():
         "user.nova.user_id": SERVER.user_id,
         "user.nova.image_id": "i",
     }
+
+
+def test_a_rescue_container_is_the_server_with_another_root():
+    own = compose()
+    twin = instance.rescue(own, "e" * 64, "/lxd/rootfs")
+    assert (twin.name, twin.profile) == ("instance-0000002a-rescue", "instance-0000002a")
+    assert twin.image_fingerprint == "e" * 64
+    assert twin.config == own.config | {"user.nova.role": "rescue"}
+    rescued = {"type": "disk", "source": "/lxd/rootfs", "path": "/mnt/rescued"}
+    assert twin.devices == own.devices | {"rescued": rescued}
+
+
+def test_nics_are_lent_and_given_back():
+    own = compose().devices | {"drive": {"type": "disk", "path": "/d"}}
+    root = {"type": "disk", "path": "/", "pool": "fast", "size": "1GiB"}
+    size = instance.rescued_root_size(Flavor("m1.tiny", 2, 512, 1))
+    lent = instance.without_nics(own, {**own, "root": root}, size)
+    assert lent == {"drive": own["drive"], "root": {**root, "size": "1040MiB"}}
+    assert instance.without_nics(lent, {**lent}, size) == lent
+    assert instance.with_nics(lent, {**lent}, [VIF]) == own
+
+
+def test_a_root_without_a_size_gets_none():
+    root = {"type": "disk", "path": "/", "pool": "plain"}
+    assert instance.without_nics({}, {"root": root}, "16MiB") == {}
+
+
+def test_where_a_stopped_root_lies():
+    path = instance.root_path("/var/lib/lxd", "fast", "nova", "i-1")
+    assert path == "/var/lib/lxd/storage-pools/fast/containers/nova_i-1/rootfs"
+    path = instance.root_path("/var/lib/lxd", "fast", "default", "i-1")
+    assert path == "/var/lib/lxd/storage-pools/fast/containers/i-1/rootfs"
+
+
+def test_each_server_is_told_once():
+    states = [
+        InstanceState("i-1", "one", "Stopped"),
+        InstanceState("i-1-rescue", "one", "Running", role="rescue"),
+        InstanceState("i-2-rescue", "two", "Running", role="rescue"),
+        InstanceState("not-novas", "", "Running"),
+    ]
+    for order in (states, states[::-1]):
+        assert instance.servers(order) == {"one": "i-1", "two": "i-2"}
 
 
 @pytest.mark.parametrize(

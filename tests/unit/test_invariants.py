@@ -285,6 +285,38 @@ def test_every_rule_is_shown_sick():
     assert shown == documented
 
 
+RESCUED = replace(SERVER, rescued=True)
+ROOT = instance().devices["root"]
+OWN = replace(instance(), status="Stopped", devices={"root": {**ROOT, "size": "1040MiB"}})
+RESCUER = instance(f"{SERVER.name}-rescue")
+
+
+def rules_broken_by(*instances: LxdInstance) -> set[tuple[str, str]]:
+    expected = replace(EXPECTED, servers=(RESCUED,))
+    found = invariants.check(expected, replace(HEALTHY, instances=instances))
+    return {(violation.rule, violation.subject) for violation in found}
+
+
+def test_a_rescued_server_is_two_containers_that_share_their_ids():
+    assert rules_broken_by(OWN, RESCUER) == set()
+
+
+def test_a_rescued_server_that_is_not_as_it_should_be():
+    own, rescuer = f"instance {OWN.name}", f"instance {RESCUER.name}"
+    assert rules_broken_by(RESCUER) == {("I1", own)}
+    assert ("I1", rescuer) in rules_broken_by(OWN)
+    assert ("I10", own) in rules_broken_by(replace(OWN, status="Running"), RESCUER)
+    assert ("I10", rescuer) in rules_broken_by(OWN, replace(RESCUER, status="Stopped"))
+    without_nic = replace(RESCUER, devices={"root": ROOT})
+    assert {rule for rule, _ in rules_broken_by(OWN, without_nic)} == {"I3"}
+
+
+def test_a_rescue_container_that_nova_does_not_know_is_a_stray():
+    facts = replace(HEALTHY, instances=(instance(), RESCUER))
+    broken = {violation.rule for violation in invariants.check(EXPECTED, facts)}
+    assert broken == {"I1", "I6"}
+
+
 def test_two_healthy_servers_are_clean():
     twin = instance(TWIN.name, 231072, user__nova__uuid=OTHER)
     expected = replace(EXPECTED, servers=(SERVER, TWIN))

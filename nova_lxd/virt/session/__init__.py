@@ -14,7 +14,7 @@ from typing import Any
 from urllib import parse
 
 from nova_lxd import exception
-from nova_lxd.virt.model import Config, Devices, IdRange, InstanceSpec, InstanceState
+from nova_lxd.virt.model import ROLE_KEY, Config, Devices, IdRange, InstanceSpec, InstanceState
 from nova_lxd.virt.session.files import Files
 from nova_lxd.virt.session.images import Images
 from nova_lxd.virt.session.snapshots import Snapshots
@@ -151,7 +151,7 @@ class Session(Images, Updates, Snapshots, Volumes, Files, Streams, Transport):
             "name": spec.name,
             "type": "container",
             "source": {"type": "image", "fingerprint": spec.image_fingerprint},
-            "profiles": [spec.name],
+            "profiles": [spec.profile or spec.name],
             "config": spec.config,
             "devices": spec.devices,
         }
@@ -184,15 +184,20 @@ class Session(Images, Updates, Snapshots, Volumes, Files, Streams, Transport):
             self.retry_busy(change)
         except exception.NotFound:
             raise
-        except exception.LXDError:
-            if not self._is(name, _AFTER[action]):
+        except exception.LXDError as error:
+            if not self._is(name, _AFTER[action], error):
                 raise
 
-    def _is(self, name: str, status: str) -> bool:
-        """Whether an instance certainly has this status."""
+    def _is(self, name: str, status: str, refusal: exception.LXDError) -> bool:
+        """Whether an instance certainly has a status that LXD refused to bring about.
+
+        "It has it already" is no failure, so then what hinders a look at it is.
+        """
         try:
             return self.state(name).status == status
         except exception.LXDDriverError:
+            if "already" in str(refusal):
+                raise
             return False
 
     def console_log(self, name: str) -> bytes:
@@ -234,6 +239,8 @@ def _state(item: Mapping[str, Any]) -> InstanceState:
         uuid=config.get("user.nova.uuid", ""),
         status=item["status"],
         id_base=taken.base if taken else None,
+        role=config.get(ROLE_KEY, ""),
+        pool=item["expanded_devices"].get("root", {}).get("pool", ""),
     )
 
 
