@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import threading
+
+import fixtures
+from nova.virt import images
+
 from aio import kernel
-from tests.functional.base import ServerTestCase, wait_for
+from tests.functional.base import DEADLINE, ServerTestCase, wait_for
 
 SECRET = "s3cret-of-the-rescue"
 
@@ -150,6 +155,27 @@ class FailureTest(RescueTestCase):
         self.assert_not_rescued(server, "qcow2", rescue_image_ref=image)
         image = self.image(self._images.busybox, properties={"hw_rescue_bus": "scsi"})
         self.assert_not_rescued(server, "hw_rescue_bus", rescue_image_ref=image)
+
+    def test_a_server_is_deleted_while_its_rescue_begins(self):
+        server = self.boot()
+        begun, deleted = threading.Event(), threading.Event()
+
+        def fetch(*args, **kwargs):
+            begun.set()
+            assert deleted.wait(DEADLINE)
+            return images_fetch(*args, **kwargs)
+
+        images_fetch = images.fetch
+        self.useFixture(fixtures.MonkeyPatch("nova.virt.images.fetch", fetch))
+        image = self.image(self._images.busybox)
+        self.api.post_server_action(server["id"], {"rescue": {"rescue_image_ref": image}})
+        assert begun.wait(DEADLINE)
+        self.delete(server)
+        self.assert_nothing_on_host()
+        deleted.set()
+        failed = "Error trying to Rescue Instance"
+        wait_for(lambda: failed in self.stdlog.logger.output, "the rescue to end")
+        self.assert_nothing_on_host()
 
     def test_an_unrescue_that_fails_can_be_mended(self):
         server = self.boot()
