@@ -103,6 +103,16 @@ class RescueTest(RescueTestCase):
         self.unrescue(server)
         self.assert_clean()
 
+    def test_restored_it_is_rescued_no_more(self):
+        self.flags(reclaim_instance_interval=3600)
+        server = self.boot()
+        self.rescue(server)
+        self.api.delete_server(server["id"])
+        self.wait_status(server, "SOFT_DELETED")
+        self.act(server, {"restore": None}, "ACTIVE")
+        assert self.lxd_names("instances") == [self.name_of(server)]
+        self.flags(reclaim_instance_interval=0)
+
     def test_a_host_reboots(self):
         self.flags(resume_guests_state_on_host_boot=True)
         server = self.boot()
