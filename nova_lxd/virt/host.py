@@ -12,6 +12,7 @@ from oslo_serialization import jsonutils
 from oslo_utils import units, versionutils
 
 from nova_lxd import exception
+from nova_lxd.virt import instance as instance_translator
 from nova_lxd.virt.model import HostFacts
 from nova_lxd.virt.session import REQUIRED_EXTENSIONS, ServerInfo, Session, Timeouts
 
@@ -138,10 +139,11 @@ class Host:
 
 def _check_name_template() -> None:
     sample = CONF.instance_name_template % 1
-    if not _INSTANCE_NAME.fullmatch(sample):
+    names = (sample, instance_translator.rescue_name(sample))
+    if not all(map(_INSTANCE_NAME.fullmatch, names)):
         raise exception.ConfigurationError(
             f"instance_name_template: it gives names like '{sample}', which LXD refuses: use "
-            "letters, digits and hyphens, a letter first, 63 at most"
+            "letters, digits and hyphens, a letter first, 56 at most"
         )
 
 

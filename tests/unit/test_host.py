@@ -122,7 +122,7 @@ def test_old_lxd():
     assert lxd.projects == []
 
 
-@pytest.mark.parametrize("template", ["vm_%08x", "%08x", "vm-%d-", "vm.%d", "x" * 63 + "%d"])
+@pytest.mark.parametrize("template", ["vm_%08x", "%08x", "vm-%d-", "vm.%d", "x" * 56 + "%d"])
 def test_names_that_lxd_refuses(option, template):
     option("instance_name_template", template)
     assert "instance_name_template" in refusal(Lxd())
