@@ -75,7 +75,6 @@ class LXDDriver(driver.ComputeDriver):  # type: ignore[misc]
         os_vif.initialize()
         network.start_helpers()
         self._make_services()
-        self._events.start()
         LOG.info(
             "LXD %s at %s, project %s, pool %s (%s)",
             self._facts.server_version,
@@ -111,6 +110,13 @@ class LXDDriver(driver.ComputeDriver):  # type: ignore[misc]
     def cleanup_host(self, host: str) -> None:
         self._events.stop()
         self._serial.close()
+
+    def register_event_listener(self, callback: Any) -> None:
+        super().register_event_listener(callback)
+        if callback:
+            self._events.start()
+        else:
+            self._events.stop()
 
     @translated()
     def process_instances_at_startup(self, context: Any, instances: Any) -> Any:

@@ -160,3 +160,12 @@ class InstanceState:
     its NICs, ``rescue`` for its rescue container."""
     pool: str = ""
     """The storage pool of its root disk."""
+
+
+@dataclass(frozen=True, slots=True)
+class LifecycleEvent:
+    """Something that happened to an LXD instance."""
+
+    name: str
+    action: str
+    """LXD's word, such as ``instance-started``."""
