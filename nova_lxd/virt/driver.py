@@ -17,11 +17,10 @@ from oslo_concurrency import processutils
 from oslo_log import log as logging
 
 from nova_lxd import conf
+from nova_lxd.virt import diagnostics, network
 from nova_lxd.virt import instance as instance_translator
-from nova_lxd.virt import network
 from nova_lxd.virt.console import ConsoleLogs
 from nova_lxd.virt.container import Containers
-from nova_lxd.virt.diagnostics import Diagnostics
 from nova_lxd.virt.event import Events
 from nova_lxd.virt.guest import Guests
 from nova_lxd.virt.host import Capacity, Host, open_session
@@ -104,7 +103,7 @@ class LXDDriver(driver.ComputeDriver):  # type: ignore[misc]
         self._rescue = Rescue(session, facts, containers, images, self._power, self._guests)
         self._snapshots = Snapshots(session, facts, containers)
         self._startup = Startup(session, containers)
-        self._diagnostics = Diagnostics(session, containers)
+        self._diagnostics = diagnostics.Diagnostics(session, containers)
         self._serial = SerialConsoles(session, containers)
 
     def cleanup_host(self, host: str) -> None:
@@ -414,6 +413,9 @@ class LXDDriver(driver.ComputeDriver):  # type: ignore[misc]
     def get_host_uptime(self) -> str:
         output, _ = processutils.execute("env", "LANG=C", "uptime")
         return str(output)
+
+    def get_host_cpu_stats(self) -> dict[str, int]:
+        return diagnostics.host_cpu_stats()
 
     def get_volume_connector(self, instance: Any) -> Any:
         return connector.get_connector_properties(

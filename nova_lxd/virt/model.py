@@ -169,3 +169,31 @@ class LifecycleEvent:
     name: str
     action: str
     """LXD's word, such as ``instance-started``."""
+
+
+@dataclass(frozen=True, slots=True)
+class NicUsage:
+    """What went through a NIC, as the guest counts: ``rx`` is what it received."""
+
+    host_name: str
+    mac: str
+    rx_octets: int = 0
+    rx_packets: int = 0
+    rx_errors: int = 0
+    rx_drop: int = 0
+    tx_octets: int = 0
+    tx_packets: int = 0
+    tx_errors: int = 0
+    tx_drop: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What one instance uses."""
+
+    cpu_ns: int
+    """CPU time since its start, of all CPUs together, in nanoseconds."""
+    memory_bytes: int
+    disk_bytes: int | None
+    """Bytes of the root disk in use; None where the storage pool cannot tell."""
+    nics: tuple[NicUsage, ...] = ()

@@ -135,6 +135,6 @@ class Rescue:
             return
         try:
             self._guests.set_password(instance, password)
-        except (exception.LXDDriverError, NotImplementedError) as error:
+        except exception.LXDDriverError as error:
             text = "The rescue image's administrator keeps the image's password: %s"
             LOG.warning(text, error, instance=instance)

@@ -32,6 +32,7 @@ NOVA_ERRORS: dict[type[exception.LXDDriverError], Translation] = {
     exception.AlreadyExists: lambda error, instance: nova_exception.InstanceExists(
         name=getattr(instance, "name", "unknown")
     ),
+    exception.GuestCannot: _with_message(nova_exception.SetAdminPasswdNotSupported),
     exception.IdRangeExhausted: _with_reason(nova_exception.ComputeResourcesUnavailable),
     exception.VifPlugFailed: _with_message(nova_exception.VirtualInterfacePlugException),
     exception.VifRefused: _with_message(nova_exception.VirtualInterfacePlugException),

@@ -8,6 +8,8 @@ from nova import test
 from nova.virt import driver, fake
 from oslo_utils import importutils
 
+from nova_lxd.virt.session import Session
+from nova_lxd.virt.session.commands import Outcome
 from tests.fake_lxd import FakeLXD
 
 from .driver_suite import NOT_OFFERED, DriverSuite
@@ -52,4 +54,7 @@ class DriverOnFakeTest(DriverSuite, test.TestCase):
     def start_lxd(self):
         folder = self.useFixture(fixtures.TempDir()).path
         self.lxd = self.enterContext(FakeLXD(folder))
+        # The fake speaks no websockets; commands run on the real LXD in tests/functional.
+        ended = fixtures.MockPatchObject(Session, "run", return_value=Outcome(0, ""))
+        self.useFixture(ended)
         return str(self.lxd.socket), "nova"

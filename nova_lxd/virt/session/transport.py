@@ -117,9 +117,20 @@ class Transport:
         if answer["type"] != "async":
             return answer
         what = f"{method} /1.0/{'/'.join(path)}"
-        return self._wait(answer["metadata"]["id"], what, timeout or self.timeouts.operation)
+        limit = timeout or self.timeouts.operation
+        return self.await_operation(answer["metadata"]["id"], what, limit)
 
-    def _wait(self, operation: str, what: str, timeout: float) -> dict[str, Any]:
+    def start_operation(self, method: str, *path: str, **kwargs: Any) -> dict[str, Any]:
+        """Send a request that LXD carries out in the background, and return the operation."""
+        return dict(self._answer(method, *path, **kwargs)["metadata"])
+
+    def await_operation(self, operation: str, what: str, timeout: float) -> dict[str, Any]:
+        """Wait for the end of an operation and return what LXD says of it.
+
+        :param what: for the error's text
+        :raises LXDError: it failed
+        :raises DeadlineExceeded: it did not end in ``timeout`` seconds
+        """
         deadline = time.monotonic() + timeout
         while (left := deadline - time.monotonic()) > 0:
             step = min(left, _WAIT_STEP)
