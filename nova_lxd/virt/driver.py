@@ -34,7 +34,7 @@ from nova_lxd.virt.rescue import Rescue
 from nova_lxd.virt.serial import SerialConsoles
 from nova_lxd.virt.snapshot import Snapshots
 from nova_lxd.virt.startup import Startup
-from nova_lxd.virt.translation import RESCUE_ERRORS, SPAWN_ERRORS, translated
+from nova_lxd.virt.translation import RESCUE_ERRORS, RESIZE_ERRORS, SPAWN_ERRORS, translated
 
 CONF = nova.conf.CONF
 LOG = logging.getLogger(__name__)
@@ -279,7 +279,7 @@ class LXDDriver(driver.ComputeDriver):  # type: ignore[misc]
 
     # -- another flavor
 
-    @translated()
+    @translated(RESIZE_ERRORS)
     def migrate_disk_and_power_off(
         self,
         context: Any,
@@ -291,7 +291,8 @@ class LXDDriver(driver.ComputeDriver):  # type: ignore[misc]
         timeout: int = 0,
         retry_interval: int = 0,
     ) -> str:
-        return self._migration.prepare(context, instance, dest, flavor, timeout, retry_interval)
+        self._migration.prepare(instance, dest, flavor, network_info, timeout, retry_interval)
+        return ""
 
     @translated()
     def finish_migration(
@@ -328,6 +329,14 @@ class LXDDriver(driver.ComputeDriver):  # type: ignore[misc]
         share_info: Any = None,
     ) -> None:
         self._migration.revert(context, instance, network_info, power_on)
+
+    def check_instance_shared_storage_local(self, context: Any, instance: Any) -> dict[str, str]:
+        # The end of a resize on this host: Nova asks whether removing the new half of the server
+        # would take the old one away as well, and it would.
+        return {"host": CONF.host}
+
+    def check_instance_shared_storage_remote(self, context: Any, data: dict[str, str]) -> bool:
+        return bool(data["host"] == CONF.host)
 
     # -- a look inside
 

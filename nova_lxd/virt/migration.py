@@ -2,12 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 from typing import Any
 
+import nova.conf
+from oslo_log import log as logging
+from oslo_utils import units
+
+from nova_lxd import exception
+from nova_lxd.virt import flavor as flavor_translator
 from nova_lxd.virt.container import Containers
-from nova_lxd.virt.model import HostFacts
+from nova_lxd.virt.model import Flavor, HostFacts
+from nova_lxd.virt.order import flavor_of, order_of
 from nova_lxd.virt.power import Power
 from nova_lxd.virt.session import Session
+from nova_lxd.virt.undo import Undo
+
+CONF = nova.conf.CONF
+LOG = logging.getLogger(__name__)
+
+SNAPSHOT = "nova-resize"
+"""The way back: taken when the server is off, gone when the resize is confirmed or reverted."""
 
 
 class Migration:
@@ -22,21 +38,93 @@ class Migration:
         self._power = power
 
     def prepare(
-        self, context: Any, instance: Any, dest: str, flavor: Any, timeout: int, retry_interval: int
-    ) -> str:
-        """Refuse what cannot work, stop the server and keep a way back."""
-        raise NotImplementedError
+        self,
+        instance: Any,
+        dest: str,
+        flavor: Any,
+        network_info: Any,
+        timeout: int,
+        retry_interval: int,
+    ) -> None:
+        """Stop the server and keep a way back.
+
+        :param dest: the other host's address
+        :raises Refused: it cannot work; nothing was touched
+        """
+        self._check(instance, dest, flavor_of(flavor))
+        name = instance.name
+        runs = self._session.state(name).status != "Stopped"
+        with Undo(instance) as undo:
+            if runs:
+                undo.add("stop", functools.partial(self._power.on, instance, network_info))
+            self._power.off(instance, timeout, retry_interval)
+            undo.add("snapshot", functools.partial(self._drop, name))
+            # One that is there already was left by a resize that was cut off.
+            self._drop(name)
+            self._session.create_snapshot(name, SNAPSHOT)
 
     def finish(
         self, context: Any, instance: Any, network_info: Any, image_meta: Any, power_on: bool
     ) -> None:
-        """Give a server its new flavor."""
-        raise NotImplementedError
+        """Give a stopped server its new flavor."""
+        order = order_of(context, instance, image_meta, network_info)
+        self._containers.configure(self._containers.spec_of(order))
+        if power_on:
+            self._power.on(instance, network_info)
 
     def confirm(self, instance: Any) -> None:
         """Forget the way back."""
-        raise NotImplementedError
+        self._drop(instance.name)
 
     def revert(self, context: Any, instance: Any, network_info: Any, power_on: bool) -> None:
-        """Go the way back."""
-        raise NotImplementedError
+        """Go the way back, as far as the resize came; the server has its old flavor again."""
+        name = instance.name
+        self._session.change_state(name, "stop", force=True)
+        order = order_of(context, instance, instance.image_meta, network_info)
+        if SNAPSHOT in self._session.snapshot_names(name):
+            self._restore(name)
+        self._containers.configure(self._containers.spec_of(order))
+        self._drop(name)
+        if power_on:
+            self._power.on(instance, network_info)
+
+    def _restore(self, name: str) -> None:
+        self._session.restore_snapshot(name, SNAPSHOT)
+        LOG.info("The root disk of %s is what it was before the resize", name)
+
+    def _drop(self, name: str) -> None:
+        with contextlib.suppress(exception.NotFound):
+            self._session.delete_snapshot(name, SNAPSHOT)
+
+    def _check(self, instance: Any, dest: str, new: Flavor) -> None:
+        if dest != CONF.my_ip:
+            raise exception.Refused(
+                "LXD servers are resized on their own host only, and this one would have to move "
+                f"to {dest}: choose a flavor that fits beside it, or ask the operator to set "
+                "allow_resize_to_same_host"
+            )
+        old = flavor_of(instance.flavor)
+        config = flavor_translator.profile_config(new, self._host)
+        flavor_translator.root_device(new, self._host)
+        before = flavor_translator.profile_config(old, self._host)
+        if config.get("security.privileged") != before.get("security.privileged"):
+            raise exception.FlavorRefused(
+                "lxd:privileged_allowed differs between the two flavors: a server stays what it "
+                "was built as; build a new one"
+            )
+        if new.root_gb and (not old.root_gb or new.root_gb < old.root_gb):
+            self._check_use(instance.name, new.root_gb)
+
+    def _check_use(self, name: str, root_gb: int) -> None:
+        used = self._session.usage(name).disk_bytes
+        if used is None:
+            raise exception.FlavorRefused(
+                f"the new flavor's disk of {root_gb} GiB is smaller, and this host's storage pool "
+                "cannot tell how much of the old one is in use: choose a flavor whose disk is as "
+                "large"
+            )
+        if used > root_gb * units.Gi:
+            raise exception.FlavorRefused(
+                f"{used} bytes of the server's disk are in use, more than the {root_gb} GiB of the "
+                "new flavor: remove files or choose a flavor with a larger disk"
+            )

@@ -76,6 +76,16 @@ RESCUE_ERRORS: dict[type[exception.LXDDriverError], Translation] = {
 """What differs in rescue: what cannot be served is told as libvirt's driver tells it."""
 
 
+def _rollback(error: Any, instance: Any) -> Exception:
+    resize_error = nova_exception.ResizeError(reason=str(error))
+    rollback: Exception = nova_exception.InstanceFaultRollback(resize_error)
+    return rollback
+
+
+RESIZE_ERRORS: dict[type[exception.LXDDriverError], Translation] = {exception.Refused: _rollback}
+"""What differs before a resize: the server goes on as it was, and the tenant reads why."""
+
+
 def translated(
     special: dict[type[exception.LXDDriverError], Translation] | None = None,
 ) -> Callable[[Method], Method]:

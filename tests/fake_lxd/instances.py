@@ -74,6 +74,10 @@ def replace_instance(state: State, request: Request, name: str) -> Answer:
     instance = find(state, request, name)
     request.check_etag(instance.covered())
     body = request.json()
+    if snapshot := body.get("restore"):
+        from .snapshots import restore
+
+        return restore(state, request, instance, snapshot)
 
     def task(operation: Operation) -> None:
         operation.work()

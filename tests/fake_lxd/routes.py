@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 from urllib import parse
 
-from . import creation, host, images, instances, power, profiles
+from . import creation, host, images, instances, power, profiles, snapshots
 from .answers import Answer, Refusal, refusal
 from .faults import Fault
 from .request import Request
@@ -46,6 +46,11 @@ _TABLE: dict[str, dict[str, Handler]] = {
         "PATCH": instances.patch_instance,
         "DELETE": instances.delete_instance,
     },
+    "/1.0/instances/*/snapshots": {
+        "GET": snapshots.list_snapshots,
+        "POST": snapshots.create_snapshot,
+    },
+    "/1.0/instances/*/snapshots/*": {"DELETE": snapshots.delete_snapshot},
     "/1.0/instances/*/state": {"GET": power.show_state, "PUT": power.change_state},
     "/1.0/instances/*/console": {"GET": power.show_console, "DELETE": power.clear_console},
 }
@@ -63,6 +68,8 @@ _BACKGROUND = {
     instances.replace_instance,
     instances.delete_instance,
     power.change_state,
+    snapshots.create_snapshot,
+    snapshots.delete_snapshot,
 }
 _UNLOCKED = {images.create_image}
 """Handlers that read a long body: they take the lock themselves."""

@@ -91,6 +91,8 @@ class Instance:
     deaf: bool = False
     """Whether the guest ignores a request to shut down."""
     pid: int = 0
+    snapshots: dict[str, Any] = field(default_factory=dict)
+    """Config, devices and profiles by the snapshot's name."""
 
     def covered(self) -> list[Any]:
         """Return what the ETag covers: not the description."""

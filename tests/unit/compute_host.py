@@ -82,6 +82,24 @@ class Host:
     def unrescue(self) -> None:
         self.driver.unrescue(self.order.context, self.order.instance)
 
+    def resize(self) -> None:
+        order, driver = self.order, self.driver
+        instance = order.instance
+        driver.migrate_disk_and_power_off(
+            order.context, instance, CONF.my_ip, instance.flavor, order.network_info
+        )
+        driver.finish_migration(
+            order.context, None, instance, "", order.network_info, order.image_meta, True, {}
+        )
+
+    def confirm(self) -> None:
+        order = self.order
+        self.driver.confirm_migration(order.context, None, order.instance, order.network_info)
+
+    def revert(self) -> None:
+        order = self.order
+        self.driver.finish_revert_migration(order.context, order.instance, order.network_info, None)
+
     def forget_image(self) -> None:
         project = self.lxd.state.projects[PROJECT]
         project.images.clear()

@@ -38,7 +38,6 @@ NOT_OFFERED = {
     "test_host_power_action_startup": "host_power_action",
     "test_live_migration_abort": "live_migration_abort",
     "test_live_migration_force_complete": "live_migration_force_complete",
-    "test_migrate_disk_and_power_off": "migrate_disk_and_power_off",
     "test_poll_rebooting_instances": "poll_rebooting_instances",
     "test_restore_running": "restore",
     "test_restore_soft_deleted": "soft_delete",
@@ -134,6 +133,14 @@ class DriverSuite(PytestFriendly, test_virt_drivers._VirtDriverTestCase):
         shares = objects.ShareMappingList()
         self.connection.rescue(self.ctxt, instance, network_info, image_meta, "", None, shares)
         self.connection.unrescue(self.ctxt, instance)
+
+    @test_virt_drivers.catch_notimplementederror
+    def test_migrate_disk_and_power_off(self):
+        # Nova's names another host.
+        instance, network_info = self._get_running_instance()
+        self.connection.migrate_disk_and_power_off(
+            self.ctxt, instance, nova.conf.CONF.my_ip, instance.flavor, network_info
+        )
 
     @test_virt_drivers.catch_notimplementederror
     def test_live_migration_force_complete(self):

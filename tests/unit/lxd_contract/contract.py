@@ -2,8 +2,9 @@
 
 from .life import LifeContract
 from .power import PowerContract
+from .snapshots import SnapshotContract
 from .store import StoreContract
 
 
-class LXDContract(StoreContract, LifeContract, PowerContract):
+class LXDContract(StoreContract, LifeContract, PowerContract, SnapshotContract):
     """Needs the fixtures ``lxd_socket``, ``deaf_guests``, ``no_bridges`` and ``slow_cleanup``."""
