@@ -10,9 +10,9 @@ from .state import Instance, State
 
 
 def list_snapshots(state: State, request: Request, name: str) -> Answer:
-    """Answer ``GET /1.0/instances/NAME/snapshots``; an unknown instance has none."""
-    instance = state.instances.get((request.project, name))
-    return sync([{"name": snapshot} for snapshot in instance.snapshots] if instance else [])
+    """Answer ``GET /1.0/instances/NAME/snapshots``."""
+    instance = find(state, request, name)
+    return sync([{"name": snapshot} for snapshot in instance.snapshots])
 
 
 def create_snapshot(state: State, request: Request, name: str) -> Answer:

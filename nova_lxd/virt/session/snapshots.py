@@ -13,7 +13,7 @@ class Snapshots(Transport):
     """
 
     def snapshot_names(self, instance: str) -> list[str]:
-        """List an instance's snapshots by name; an instance that is not there has none."""
+        """List an instance's snapshots by name; NotFound without the instance."""
         listed = self.get("instances", instance, "snapshots", params={"recursion": "1"})
         return [snapshot["name"] for snapshot in listed or ()]
 
