@@ -19,6 +19,7 @@ from oslo_log import log as logging
 from nova_lxd import conf
 from nova_lxd.virt import diagnostics, network
 from nova_lxd.virt import instance as instance_translator
+from nova_lxd.virt.configdrive import ConfigDrives
 from nova_lxd.virt.console import ConsoleLogs
 from nova_lxd.virt.container import Containers
 from nova_lxd.virt.event import Events
@@ -96,6 +97,7 @@ class LXDDriver(driver.ComputeDriver):  # type: ignore[misc]
             images,
             IdRanges(session, facts.id_range),
             self._consoles,
+            ConfigDrives(session, facts),
             self.virtapi,
         )
         self._migration = Migration(session, facts, containers, self._power)
@@ -167,6 +169,7 @@ class LXDDriver(driver.ComputeDriver):  # type: ignore[misc]
             network_info,
             block_device_info,
             injected_files,
+            admin_password,
             power_on,
         )
 

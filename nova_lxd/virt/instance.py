@@ -40,6 +40,14 @@ def rescue_name(name: str) -> str:
     return f"{name}-rescue"
 
 
+def config_drive_name(name: str) -> str:
+    """Name the storage volume that is a server's config drive."""
+    return f"{name}-config"
+
+
+CONFIG_DRIVE_PATH = "/var/lib/cloud/seed/config_drive"
+"""Where cloud-init looks for the files of a config drive, and containers have no disk labels."""
+
 RESCUE_ROLE, RESCUED_ROLE = "rescue", "rescued"
 """Roles of a rescue container, and of the server's own one while the other has its NICs."""
 
@@ -150,5 +158,18 @@ def compose(
         profile_config=profile_config,
         profile_devices={"root": flavor_translator.root_device(flavor, host)},
         config=config,
-        devices=vif_translator.devices(list(vifs)),
+        devices=vif_translator.devices(list(vifs)) | _config_drive(server, host),
     )
+
+
+def _config_drive(server: Server, host: HostFacts) -> Devices:
+    if not server.config_drive:
+        return {}
+    device = {
+        "type": "disk",
+        "pool": host.pool,
+        "source": config_drive_name(server.name),
+        "path": CONFIG_DRIVE_PATH,
+        "readonly": "true",
+    }
+    return {"config-drive": device}

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import nova.conf
 from nova import thread_pool_factory
-from nova.virt import configdrive
 from nova.virt import driver as nova_driver
 from oslo_log import log as logging
 from oslo_utils import excutils, timeutils
 
 from nova_lxd import exception
+from nova_lxd.virt import configdrive, network
 from nova_lxd.virt import flavor as flavor_translator
 from nova_lxd.virt import image as image_translator
 from nova_lxd.virt import instance as instance_translator
-from nova_lxd.virt import network
 from nova_lxd.virt import vif as vif_translator
+from nova_lxd.virt.configdrive import ConfigDrives
 from nova_lxd.virt.console import ConsoleLogs
 from nova_lxd.virt.container import Containers
 from nova_lxd.virt.idmap import IdRanges
@@ -43,6 +44,7 @@ class Lifecycle:
         images: ImageCache,
         ids: IdRanges,
         consoles: ConsoleLogs,
+        drives: ConfigDrives,
         virtapi: Any,
     ) -> None:
         self._session = session
@@ -51,6 +53,7 @@ class Lifecycle:
         self._images = images
         self._ids = ids
         self._consoles = consoles
+        self._drives = drives
         self._virtapi = virtapi
 
     # -- making and removing
@@ -63,6 +66,7 @@ class Lifecycle:
         network_info: Any,
         block_device_info: Any,
         injected_files: Any,
+        admin_password: str,
         power_on: bool,
     ) -> None:
         """Build a server and start it, or leave nothing of it.
@@ -71,13 +75,17 @@ class Lifecycle:
         plugged and Neutron wires them; only the start waits for both.
         """
         _refuse_unsupported(instance, block_device_info, injected_files)
+        configdrive.update_instance(instance)
         order = order_of(context, instance, image_meta, network_info)
         self._check(order)
-        watch = timeutils.StopWatch()
-        with watch, Undo(instance) as undo:
+        drive = functools.partial(
+            self._drives.create, instance, network_info, injected_files, admin_password
+        )
+        with timeutils.StopWatch() as watch, Undo(instance) as undo:
+            create = functools.partial(self._create, undo, context, instance, order, drive)
             awaited = order.vifs if power_on else []
             with network.plugged_event(self._virtapi, instance, awaited):
-                creation = thread_pool_factory.spawn(self._create, undo, context, order)
+                creation = thread_pool_factory.spawn(create)
                 with _waiting_for(creation):
                     undo.add("ports", functools.partial(network.unplug, instance, network_info))
                     network.plug(instance, network_info)
@@ -98,6 +106,7 @@ class Lifecycle:
             steps = [
                 ("rescue container", functools.partial(self._containers.remove_rescue, instance)),
                 ("container", functools.partial(self._containers.remove, instance)),
+                *self._drive_steps(instance),
                 ("console log", functools.partial(self._consoles.discard, instance.uuid)),
             ]
         if vifs:
@@ -105,6 +114,11 @@ class Lifecycle:
         errors = remove_all(instance, steps)
         if errors:
             raise errors[0]
+
+    def _drive_steps(self, instance: Any) -> list[Step]:
+        if not configdrive.required_by(instance):
+            return []
+        return [("config drive", functools.partial(self._drives.remove, instance))]
 
     def _check(self, order: Order) -> None:
         """Refuse what cannot work before anything is made or downloaded."""
@@ -114,13 +128,18 @@ class Lifecycle:
         for vif in order.vifs:
             vif_translator.check(vif)
 
-    def _create(self, undo: Undo, context: Any, order: Order) -> None:
+    def _create(
+        self, undo: Undo, context: Any, instance: Any, order: Order, drive: Callable[[], None]
+    ) -> None:
         image = self._images.ensure(context, order.source, order.flavor, order.trusted_certs)
         with self._ids.reserved() as ids:
             spec = instance_translator.compose(
                 order.server, order.flavor, order.vifs, self._host, image.fingerprint, ids
             )
             self._containers.create_profile(undo, spec)
+            if order.server.config_drive:
+                undo.add("config drive", functools.partial(self._drives.remove, instance))
+                drive()
             undo.add("container", functools.partial(self._containers.remove_instance, spec.name))
             with self._images.used(image):
                 self._session.create_instance(spec)
@@ -143,12 +162,8 @@ def _refuse_unsupported(instance: Any, block_device_info: Any, injected_files: A
         raise exception.Refused(
             "this host's LXD driver does not attach volumes yet: boot from an image without volumes"
         )
-    if configdrive.required_by(instance):
+    if injected_files and not configdrive.required_by(instance):
         raise exception.Refused(
-            "this host's LXD driver makes no config drive yet: leave it out (and [DEFAULT]"
-            "force_config_drive unset), the metadata service tells the same"
-        )
-    if injected_files:
-        raise exception.Refused(
-            "this host's LXD driver injects no files yet: use user data instead of personality"
+            "injected files (personality) reach a container on its config drive: ask for one "
+            "(--config-drive True), or use user data"
         )

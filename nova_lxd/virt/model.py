@@ -46,6 +46,7 @@ class Server:
     image_id: str
     flavor_name: str
     request_id: str = ""
+    config_drive: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from nova.virt import configdrive
+
 from nova_lxd.virt import imagecache, network
 from nova_lxd.virt.model import Flavor, ImageSource, Server, Vif
 
@@ -31,6 +33,7 @@ def order_of(context: Any, instance: Any, image_meta: Any, network_info: Any) ->
             image_id=instance.image_ref or "",
             flavor_name=instance.flavor.name,
             request_id=getattr(context, "request_id", None) or "",
+            config_drive=bool(configdrive.required_by(instance)),
         ),
         flavor=flavor_of(instance.flavor),
         source=imagecache.source_of(image_meta),

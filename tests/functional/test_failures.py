@@ -88,9 +88,6 @@ class RefusedTest(FailureTestCase):
         self.neutron.vif_type = "macvtap"
         self.assert_refused(self.request_server(), "macvtap")
 
-    def test_a_config_drive(self):
-        self.assert_refused(self.request_server(config_drive=True), "config drive")
-
     def test_a_second_try_works(self):
         image = self.image(self._images.truncated)
         server = self.request_server(image=image)
