@@ -104,7 +104,7 @@ class LXDDriver(driver.ComputeDriver):  # type: ignore[misc]
         self._guests = Guests(session, containers)
         self._rescue = Rescue(session, facts, containers, images, self._power, self._guests)
         self._snapshots = Snapshots(session, facts, containers)
-        self._startup = Startup(session, containers)
+        self._startup = Startup(session, containers, self._lifecycle)
         self._diagnostics = diagnostics.Diagnostics(session, containers)
         self._serial = SerialConsoles(session, containers)
 

@@ -161,6 +161,8 @@ class InstanceState:
     its NICs, ``rescue`` for its rescue container."""
     pool: str = ""
     """The storage pool of its root disk."""
+    nics: Mapping[str, str] = field(default_factory=dict)
+    """The MAC addresses of its own NICs by their names on the host."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -79,14 +79,17 @@ def plug(instance: Any, network_info: Any) -> None:
     """
     info = os_vif_util.nova_to_osvif_instance(instance)
     for nova_vif in network_info or []:
-        vif = _vif(nova_vif)
-        vif_translator.check(vif)
         try:
+            vif = _vif(nova_vif)
+            vif_translator.check(vif)
             os_vif.plug(os_vif_util.nova_to_osvif_vif(nova_vif), info)
             _harden(vif)
-        except _PLUG_ERRORS as error:
+        except exception.VifRefused:
+            raise
+        except Exception as error:
+            # Nova plugs every server's ports at its start, and any other error would end it there.
             raise exception.VifPlugFailed(
-                f"port {vif.port_id} could not be plugged: {error}"
+                f"port {nova_vif.get('id')} could not be plugged: {error!s}"
             ) from error
 
 

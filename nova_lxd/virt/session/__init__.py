@@ -242,6 +242,11 @@ def _state(item: Mapping[str, Any]) -> InstanceState:
         id_base=taken.base if taken else None,
         role=config.get(ROLE_KEY, ""),
         pool=item["expanded_devices"].get("root", {}).get("pool", ""),
+        nics={
+            device["host_name"]: device.get("hwaddr", "")
+            for device in item["devices"].values()
+            if device["type"] == "nic" and "host_name" in device
+        },
     )
 
 
