@@ -9,7 +9,6 @@ import os_resource_classes as orc
 import os_vif
 from nova import utils
 from nova.compute import power_state
-from nova.console import type as console_type
 from nova.objects import fields
 from nova.virt import driver, hardware
 from os_brick.initiator import connector
@@ -32,8 +31,6 @@ from nova_lxd.virt.migration import Migration
 from nova_lxd.virt.model import HostFacts
 from nova_lxd.virt.power import Power
 from nova_lxd.virt.rescue import Rescue
-from nova_lxd.virt.serial import SerialConsoles
-from nova_lxd.virt.snapshot import Snapshots
 from nova_lxd.virt.startup import Startup
 from nova_lxd.virt.translation import RESCUE_ERRORS, RESIZE_ERRORS, SPAWN_ERRORS, translated
 
@@ -103,14 +100,11 @@ class LXDDriver(driver.ComputeDriver):  # type: ignore[misc]
         self._migration = Migration(session, facts, containers, self._power)
         self._guests = Guests(session, containers)
         self._rescue = Rescue(session, facts, containers, images, self._power, self._guests)
-        self._snapshots = Snapshots(session, facts, containers)
         self._startup = Startup(session, containers, self._lifecycle)
         self._diagnostics = diagnostics.Diagnostics(session, containers)
-        self._serial = SerialConsoles(session, containers)
 
     def cleanup_host(self, host: str) -> None:
         self._events.stop()
-        self._serial.close()
 
     def register_event_listener(self, callback: Any) -> None:
         super().register_event_listener(callback)
@@ -344,10 +338,6 @@ class LXDDriver(driver.ComputeDriver):  # type: ignore[misc]
     # -- a look inside
 
     @translated()
-    def snapshot(self, context: Any, instance: Any, image_id: str, update_task_state: Any) -> None:
-        self._snapshots.upload(context, instance, image_id, update_task_state)
-
-    @translated()
     def set_admin_password(self, instance: Any, new_pass: str) -> None:
         self._guests.set_password(instance, new_pass)
 
@@ -358,11 +348,6 @@ class LXDDriver(driver.ComputeDriver):  # type: ignore[misc]
     @translated()
     def get_instance_diagnostics(self, instance: Any) -> Any:
         return self._diagnostics.read_object(instance)
-
-    @translated()
-    def get_serial_console(self, context: Any, instance: Any) -> Any:
-        host, port = self._serial.offer(instance)
-        return console_type.ConsoleSerial(host=host, port=port)
 
     @translated()
     def get_console_output(self, context: Any, instance: Any) -> str:
