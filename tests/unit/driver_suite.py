@@ -80,6 +80,7 @@ class DriverSuite(PytestFriendly, test_virt_drivers._VirtDriverTestCase):
     def setUp(self):
         super().setUp()
         self.connection.init_host("myhostname")
+        self.addCleanup(self.connection.cleanup_host, "myhostname")
         self.addCleanup(self._check_what_is_offered)
 
     def _get_running_instance(self, obj=True):
