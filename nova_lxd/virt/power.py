@@ -6,6 +6,7 @@ import functools
 from typing import Any
 
 import nova.conf
+from nova.compute import utils as compute_utils
 from nova.compute import vm_states
 from oslo_log import log as logging
 from oslo_utils import excutils, timeutils
@@ -100,7 +101,8 @@ class Power:
         is, even when half of its wires are gone.  A rescued server's own container must not have
         its NICs back yet.
         """
-        self.off(instance, 0 if hard else CONF.shutdown_timeout, 0)
+        timeout = 0 if hard else _shutdown_timeout(instance)
+        self.off(instance, timeout, CONF.compute.shutdown_retry_interval)
         if hard:
             _unplug(instance, network_info)
         container = self._mended(instance, network_info)
@@ -127,6 +129,14 @@ class Power:
             self.on(instance, network_info)
         else:
             self._session.change_state(instance.name, "unfreeze")
+
+
+def _shutdown_timeout(instance: Any) -> int:
+    """Return the seconds that a guest gets to shut down, as Nova reckons them for a stop."""
+    seconds: int = compute_utils.get_value_from_system_metadata(
+        instance, key="image_os_shutdown_timeout", type=int, default=CONF.shutdown_timeout
+    )
+    return seconds
 
 
 def _unplug(instance: Any, network_info: Any) -> None:
