@@ -1,0 +1,277 @@
+"""Each action of the driver against the LXD calls that it needs: same image, pool, limits, no NIC.
+
+Run as root from the repository root with the cloud's virtual environment::
+
+    eval "$(python3 aio env)"; python benchmarks/actions.py [-n 30] [--output FILE]
+
+It starts a LXD of its own and removes it.  Two containers go through the same round of actions,
+one by the driver's methods and one by a bare client's requests; the two take turns, and what only
+brings them where an action begins is not timed.  Without NICs os-vif has no part in it.  The ratio
+is the median of the rounds' ratios.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import nova.conf
+from nova import context as nova_context
+
+from benchmarks import contest as contests
+from benchmarks.contest import PROJECT, Contest, raw_create, raw_delete, raw_state, timed
+from benchmarks.stats import Row, paired, table
+
+CONF = nova.conf.CONF
+WARM_UPS = 3
+TARGET = 1.2
+PATIENCE = 20
+RAW = "raw"
+_SIGPWR = 1 << 29
+"""The bit of LXD's shutdown signal in a process's mask of signals that it catches."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One action of both contestants; what is unnamed is not reported."""
+
+    name: str
+    ours: Callable[[], object]
+    raw: Callable[[], object]
+    graceful: bool = False
+    """It asks the guest to stop, so the guest must have come far enough to hear it."""
+
+
+def main() -> None:
+    """Run the benchmark and write its results."""
+    results = Path(__file__).parent / "results" / "actions.json"
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("-n", type=int, default=30, help="counted rounds")
+    parser.add_argument("--output", type=Path, default=results)
+    options = parser.parse_args()
+    with contests.contest() as contest:
+        rows = _measure(contest, options.n)
+    print(table(rows))
+    contests.write(rows, options.output)
+
+
+def _measure(contest: Contest, rounds: int) -> list[Row]:
+    ours: dict[str, list[float]] = defaultdict(list)
+    raw: dict[str, list[float]] = defaultdict(list)
+    for number in range(rounds + WARM_UPS):
+        server = contests.server(number)
+        for step in _round(contest, server):
+            if step.graceful:
+                _wait_ready(contest, server.name)
+                _wait_ready(contest, RAW)
+            turns = [(step.ours, ours), (step.raw, raw)]
+            for call, times in turns if number % 2 else reversed(turns):
+                seconds = timed(call)
+                if step.name and number >= WARM_UPS:
+                    times[step.name].append(seconds)
+    return [paired(name, ours[name], "raw LXD", raw[name], TARGET) for name in ours]
+
+
+def _round(contest: Contest, server: Any) -> Iterator[Step]:
+    yield Step("", lambda: contests.spawn(contest.driver, server), lambda: _raw_spawn(contest))
+    yield from _looks(contest, server)
+    yield from _power(contest, server)
+    yield from _rescue(contest, server)
+    yield from _resize(contest, server)
+    yield from _ends(contest, server)
+
+
+def _looks(contest: Contest, server: Any) -> Iterator[Step]:
+    driver, instance = contest.driver, contest.client.api.instances[RAW]
+    context = nova_context.get_admin_context()
+    guest = contest.client.instances.get(RAW)
+    yield Step("get_info", lambda: driver.get_info(server), lambda: instance.get(params=PROJECT))
+    yield Step(
+        "diagnostics",
+        lambda: driver.get_diagnostics(server),
+        lambda: instance.state.get(params=PROJECT),
+    )
+    yield Step(
+        "console output",
+        lambda: driver.get_console_output(context, server),
+        lambda: instance.console.get(params=PROJECT, is_api=False),
+    )
+    yield Step(
+        "set password",
+        lambda: driver.set_admin_password(server, "secret"),
+        lambda: guest.execute(["chpasswd"], stdin_payload="root:secret\n"),
+        graceful=True,
+    )
+
+
+def _power(contest: Contest, server: Any) -> Iterator[Step]:
+    driver, context = contest.driver, nova_context.get_admin_context()
+
+    def raw(action: str, **more: Any) -> Callable[[], None]:
+        return lambda: raw_state(contest, RAW, action, **more)
+
+    def raw_reboot(**more: Any) -> None:
+        raw_state(contest, RAW, "stop", **more)
+        raw_state(contest, RAW, "start")
+
+    def on() -> None:
+        driver.power_on(context, server, None)
+
+    yield Step("pause", lambda: driver.pause(server), raw("freeze"))
+    yield Step("unpause", lambda: driver.unpause(server), raw("unfreeze"))
+    yield Step("suspend", lambda: driver.suspend(context, server), raw("freeze"))
+    yield Step("resume", lambda: driver.resume(context, server, None), raw("unfreeze"))
+    yield Step(
+        "soft reboot",
+        lambda: driver.reboot(context, server, None, "SOFT"),
+        lambda: raw_reboot(timeout=PATIENCE),
+        graceful=True,
+    )
+    yield Step(
+        "hard reboot",
+        lambda: driver.reboot(context, server, None, "HARD"),
+        lambda: raw_reboot(force=True),
+    )
+    yield Step(
+        "stop, clean",
+        lambda: driver.power_off(server, PATIENCE, 10),
+        raw("stop", timeout=PATIENCE),
+        graceful=True,
+    )
+    yield Step("start", on, raw("start"))
+    yield Step("stop, forced", lambda: driver.power_off(server), raw("stop", force=True))
+    yield Step("", on, raw("start"))
+
+
+def _rescue(contest: Contest, server: Any) -> Iterator[Step]:
+    driver, context = contest.driver, nova_context.get_admin_context()
+    folder = Path(CONF.lxd.endpoint).parent
+    root = {
+        "type": "disk",
+        "path": "/mnt/rescued",
+        "source": f"{folder}/storage-pools/default/containers/nova_{RAW}/rootfs",
+    }
+    twin = f"{RAW}-rescue"
+
+    def raw_rescue() -> None:
+        raw_state(contest, RAW, "stop", force=True)
+        raw_create(contest, twin, {"rescued": root})
+        raw_state(contest, twin, "start")
+
+    def raw_unrescue() -> None:
+        raw_state(contest, twin, "stop", force=True)
+        raw_delete(contest, twin)
+        raw_state(contest, RAW, "start")
+
+    yield Step(
+        "rescue",
+        lambda: driver.rescue(context, server, None, contests.image_meta(), "", None, None),
+        raw_rescue,
+    )
+    yield Step("unrescue", lambda: driver.unrescue(context, server), raw_unrescue)
+
+
+def _resize(contest: Contest, server: Any) -> Iterator[Step]:
+    driver, context = contest.driver, nova_context.get_admin_context()
+    instance = contest.client.api.instances[RAW]
+    snapshot = {"name": "resize", "stateful": False}
+
+    def ours() -> None:
+        driver.migrate_disk_and_power_off(context, server, CONF.my_ip, server.flavor, None)
+        meta = contests.image_meta()
+        driver.finish_migration(context, None, server, "", None, meta, True, {})
+
+    def nothing() -> None:
+        """Leave ours out of what only the raw container needs before or after an action."""
+
+    def raw_snapshot() -> None:
+        answer = instance.snapshots.post(json=snapshot, params=PROJECT)
+        contests.finish(contest.client, answer)
+
+    def raw() -> None:
+        raw_state(contest, RAW, "stop", force=True)
+        body = instance.get(params=PROJECT).json()["metadata"]
+        _put(contest, body | {"config": body["config"] | {"limits.memory": "80MiB"}})
+        raw_state(contest, RAW, "start")
+
+    def raw_confirm() -> None:
+        answer = instance.snapshots["resize"].delete(params=PROJECT)
+        contests.finish(contest.client, answer)
+
+    def raw_revert() -> None:
+        raw_state(contest, RAW, "stop", force=True)
+        _put(contest, {"restore": "resize", "stateful": False})
+        raw_state(contest, RAW, "start")
+
+    # A bare client resizes without a way back, so its snapshots are not counted.
+    yield Step("", nothing, raw_snapshot)
+    yield Step("resize", ours, raw)
+    yield Step(
+        "confirm", lambda: driver.confirm_migration(context, None, server, None), raw_confirm
+    )
+    yield Step("", nothing, raw_snapshot)
+    yield Step("", ours, raw)
+    yield Step(
+        "revert",
+        lambda: driver.finish_revert_migration(context, server, None, None),
+        raw_revert,
+    )
+    yield Step("", nothing, raw_confirm)
+
+
+def _ends(contest: Contest, server: Any) -> Iterator[Step]:
+    """Yield what Nova makes of a rebuild, since the driver leaves it to Nova, and the end."""
+    driver = contest.driver
+
+    def rebuild() -> None:
+        driver.destroy(None, server, None)
+        contests.spawn(driver, server)
+
+    def raw_rebuild() -> None:
+        raw_destroy()
+        _raw_spawn(contest)
+
+    def raw_destroy() -> None:
+        raw_state(contest, RAW, "stop", force=True)
+        raw_delete(contest, RAW)
+
+    yield Step("rebuild", rebuild, raw_rebuild)
+    yield Step("destroy", lambda: driver.destroy(None, server, None), raw_destroy)
+
+
+def _raw_spawn(contest: Contest) -> None:
+    raw_create(contest, RAW)
+    raw_state(contest, RAW, "start")
+
+
+def _put(contest: Contest, body: dict[str, Any]) -> None:
+    instance = contest.client.api.instances[RAW]
+    contests.finish(contest.client, instance.put(json=body, params=PROJECT))
+
+
+def _wait_ready(contest: Contest, name: str) -> None:
+    """Wait until the guest's first process catches the signal that asks it to stop."""
+    state = contest.client.api.instances[name].state.get(params=PROJECT).json()["metadata"]
+    status = Path(f"/proc/{state['pid']}/status")
+    deadline = time.monotonic() + PATIENCE
+    while not int(_field(status, "SigCgt"), 16) & _SIGPWR:
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{name} has not come up in {PATIENCE} s")
+        time.sleep(0.01)
+
+
+def _field(file: Path, name: str) -> str:
+    lines = file.read_text().splitlines()
+    return next(line.split()[1] for line in lines if line.startswith(f"{name}:"))
+
+
+if __name__ == "__main__":
+    main()

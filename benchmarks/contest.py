@@ -1,0 +1,173 @@
+"""What the benchmarks of single actions share: a driver and a bare client on a LXD of their own."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from unittest import mock
+from urllib import parse
+
+import nova.conf
+import pylxd
+from nova import context as nova_context
+from nova import objects
+from nova.compute import vm_states
+from nova.network import model as network_model
+from oslo_utils import timeutils
+
+from aio.images.busybox import build_busybox
+from aio.lxd import LxdDaemon
+from benchmarks.stats import Row
+from nova_lxd.virt import image, network
+from nova_lxd.virt.driver import LXDDriver
+from nova_lxd.virt.model import ImageSource
+
+CONF = nova.conf.CONF
+IMAGE_ID = "6d1c2cf0-0f4b-4b5e-9a39-7d8f0c3f1a00"
+PROJECT = {"project": "nova"}
+ROOT = {"type": "disk", "path": "/", "pool": "default", "size": "1GiB"}
+CONFIG = {"limits.cpu": "1", "limits.memory": "64MiB", "security.idmap.isolated": "true"}
+
+
+@dataclass(frozen=True)
+class Contest:
+    """The contestants: our driver, and a client that only sends requests."""
+
+    driver: LXDDriver
+    client: Any
+    fingerprint: str
+
+
+@contextlib.contextmanager
+def contest() -> Iterator[Contest]:
+    """Start a LXD with an image in its store, and remove it."""
+    with tempfile.TemporaryDirectory(prefix="nlb", dir="/var/tmp") as folder:
+        Path(folder).chmod(0o711)  # an unprivileged guest's root must reach its own file system
+        lxd = LxdDaemon(Path(folder) / "lxd", group=None)
+        try:
+            lxd.start()
+            lxd.create_pool("default", size="5GiB")
+            driver = _driver(lxd, Path(folder))
+            endpoint = f"http+unix://{parse.quote(str(lxd.socket), safe='')}"
+            client = pylxd.Client(endpoint, project="nova")
+            yield Contest(driver, client, _upload(driver, Path(folder)))
+        finally:
+            lxd.purge()
+
+
+def timed(call: Callable[[], object]) -> float:
+    """Return the seconds that a call takes."""
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
+
+
+def server(number: int) -> objects.Instance:
+    """Order a server as Nova does, without ports."""
+    flavor = objects.Flavor(
+        name="bench", vcpus=1, memory_mb=64, root_gb=1, ephemeral_gb=0, swap=0, extra_specs={}
+    )
+    return objects.Instance(
+        id=number + 1,
+        uuid=f"00000000-0000-4000-8000-{number:012x}",
+        project_id="bench",
+        user_id="bench",
+        image_ref=IMAGE_ID,
+        flavor=flavor,
+        trusted_certs=None,
+        config_drive="",
+        system_metadata={},
+        vm_state=vm_states.ACTIVE,
+        task_state=None,
+        info_cache=objects.InstanceInfoCache(network_info=network_model.NetworkInfo([])),
+    )
+
+
+def image_meta() -> objects.ImageMeta:
+    """Describe the image as Glance does."""
+    return objects.ImageMeta(
+        id=IMAGE_ID,
+        name="busybox",
+        disk_format="raw",
+        container_format="bare",
+        created_at=timeutils.utcnow(),
+        properties=objects.ImageMetaProps(),
+    )
+
+
+def spawn(driver: LXDDriver, instance: objects.Instance) -> None:
+    """Build a server."""
+    driver.spawn(nova_context.get_admin_context(), instance, image_meta(), [], "", {})
+
+
+def raw_create(contest: Contest, name: str, devices: dict[str, Any] | None = None) -> None:
+    """Create a container with a request and a wait."""
+    body = {
+        "name": name,
+        "source": {"type": "image", "fingerprint": contest.fingerprint},
+        "config": CONFIG,
+        "profiles": [],
+        "devices": {"root": ROOT} | (devices or {}),
+    }
+    finish(contest.client, contest.client.api.instances.post(json=body, params=PROJECT))
+
+
+def raw_state(contest: Contest, name: str, action: str, **more: Any) -> None:
+    """Start, stop, freeze or unfreeze with a request and a wait."""
+    body = {"action": action, "timeout": -1, **more}
+    node = contest.client.api.instances[name].state
+    finish(contest.client, node.put(json=body, params=PROJECT))
+
+
+def raw_delete(contest: Contest, name: str) -> None:
+    """Delete a stopped container with a request and a wait."""
+    finish(contest.client, contest.client.api.instances[name].delete(params=PROJECT))
+
+
+def finish(client: Any, answer: Any) -> None:
+    """Wait for the end of an operation."""
+    operation = answer.json()["metadata"]["id"]
+    result = client.api.operations[operation].wait.get().json()["metadata"]
+    if result["status_code"] != 200:
+        raise RuntimeError(result["err"])
+
+
+def write(rows: list[Row], path: Path) -> None:
+    """Write the rows, and on what machine they were measured."""
+    path.parent.mkdir(exist_ok=True)
+    machine = {"cpus": os.cpu_count(), "loadavg": os.getloadavg(), "kernel": os.uname().release}
+    document = {"rows": [row.as_dict() for row in rows], "machine": machine}
+    path.write_text(json.dumps(document, indent=1) + "\n")
+
+
+def _driver(lxd: LxdDaemon, folder: Path) -> LXDDriver:
+    # What the benchmark leaves out, since no contestant has NICs: the privileged helpers.
+    CONF([], project="nova", default_config_files=[])
+    CONF.set_override("endpoint", str(lxd.socket), "lxd")
+    CONF.set_override("instances_path", str(folder / "instances"))
+    objects.register_all()
+    virtapi = mock.MagicMock()
+    driver = LXDDriver(virtapi)
+    with mock.patch.object(network, "start_helpers"):
+        driver.init_host("benchmark")
+    return driver
+
+
+def _upload(driver: LXDDriver, folder: Path) -> str:
+    """Put the image where spawn finds it cached; the raw contestant uses the same one."""
+    source = ImageSource(IMAGE_ID, "busybox", "raw", "bare", created_at=1)
+    metadata = image.metadata_tarball(source, driver._facts)
+    path = build_busybox(folder / "busybox.tar.gz")
+    fingerprint = hashlib.sha256(metadata + path.read_bytes()).hexdigest()
+    with path.open("rb") as rootfs:
+        driver._session.upload_image(fingerprint, metadata, rootfs, {})
+    driver._session.add_alias(IMAGE_ID, fingerprint)
+    return fingerprint
