@@ -35,6 +35,7 @@ WARM_UPS = 3
 TARGET = 1.2
 PATIENCE = 20
 RAW = "raw"
+_SNAPSHOT = "resize"
 _SIGPWR = 1 << 29
 """The bit of LXD's shutdown signal in a process's mask of signals that it catches."""
 
@@ -181,50 +182,58 @@ def _rescue(contest: Contest, server: Any) -> Iterator[Step]:
 
 def _resize(contest: Contest, server: Any) -> Iterator[Step]:
     driver, context = contest.driver, nova_context.get_admin_context()
-    instance = contest.client.api.instances[RAW]
-    snapshot = {"name": "resize", "stateful": False}
+    small, large = server.flavor, server.flavor.obj_clone()
+    large.memory_mb = 80
 
     def ours() -> None:
-        driver.migrate_disk_and_power_off(context, server, CONF.my_ip, server.flavor, None)
+        driver.migrate_disk_and_power_off(context, server, CONF.my_ip, large, None)
+        server.flavor = large
         meta = contests.image_meta()
         driver.finish_migration(context, None, server, "", None, meta, True, {})
 
+    def confirm() -> None:
+        driver.confirm_migration(context, None, server, None)
+
+    def revert() -> None:
+        server.flavor = small
+        driver.finish_revert_migration(context, server, None, None)
+
     def nothing() -> None:
-        """Leave ours out of what only the raw container needs before or after an action."""
+        """Leave to the raw container what only it needs."""
 
-    def raw_snapshot() -> None:
-        answer = instance.snapshots.post(json=snapshot, params=PROJECT)
-        contests.finish(contest.client, answer)
+    # A bare client resizes without a way back, so taking its snapshots is not timed.
+    yield Step("", nothing, lambda: _raw_snapshot(contest))
+    yield Step("resize", ours, lambda: _raw_resize(contest, "80MiB"))
+    yield Step("confirm", confirm, lambda: _raw_confirm(contest))
+    server.flavor = small
+    yield Step("", nothing, lambda: _raw_snapshot(contest))
+    yield Step("", ours, lambda: _raw_resize(contest, "96MiB"))
+    yield Step("revert", revert, lambda: _raw_revert(contest))
+    yield Step("", nothing, lambda: _raw_confirm(contest))
 
-    def raw() -> None:
-        raw_state(contest, RAW, "stop", force=True)
-        body = instance.get(params=PROJECT).json()["metadata"]
-        _put(contest, body | {"config": body["config"] | {"limits.memory": "80MiB"}})
-        raw_state(contest, RAW, "start")
 
-    def raw_confirm() -> None:
-        answer = instance.snapshots["resize"].delete(params=PROJECT)
-        contests.finish(contest.client, answer)
+def _raw_snapshot(contest: Contest) -> None:
+    body = {"name": _SNAPSHOT, "stateful": False}
+    snapshots = contest.client.api.instances[RAW].snapshots
+    contests.finish(contest.client, snapshots.post(json=body, params=PROJECT))
 
-    def raw_revert() -> None:
-        raw_state(contest, RAW, "stop", force=True)
-        _put(contest, {"restore": "resize", "stateful": False})
-        raw_state(contest, RAW, "start")
 
-    # A bare client resizes without a way back, so its snapshots are not counted.
-    yield Step("", nothing, raw_snapshot)
-    yield Step("resize", ours, raw)
-    yield Step(
-        "confirm", lambda: driver.confirm_migration(context, None, server, None), raw_confirm
-    )
-    yield Step("", nothing, raw_snapshot)
-    yield Step("", ours, raw)
-    yield Step(
-        "revert",
-        lambda: driver.finish_revert_migration(context, server, None, None),
-        raw_revert,
-    )
-    yield Step("", nothing, raw_confirm)
+def _raw_resize(contest: Contest, memory: str) -> None:
+    raw_state(contest, RAW, "stop", force=True)
+    body = contest.client.api.instances[RAW].get(params=PROJECT).json()["metadata"]
+    _put(contest, body | {"config": body["config"] | {"limits.memory": memory}})
+    raw_state(contest, RAW, "start")
+
+
+def _raw_confirm(contest: Contest) -> None:
+    snapshot = contest.client.api.instances[RAW].snapshots[_SNAPSHOT]
+    contests.finish(contest.client, snapshot.delete(params=PROJECT))
+
+
+def _raw_revert(contest: Contest) -> None:
+    raw_state(contest, RAW, "stop", force=True)
+    _put(contest, {"restore": _SNAPSHOT, "stateful": False})
+    raw_state(contest, RAW, "start")
 
 
 def _ends(contest: Contest, server: Any) -> Iterator[Step]:

@@ -8,6 +8,7 @@ nova-compute's user can read.
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import nova.conf
 from oslo_concurrency import lockutils
 from oslo_utils import fileutils, units
 
+from nova_lxd.virt.model import InstanceState
 from nova_lxd.virt.session import Session
 
 CONF = nova.conf.CONF
@@ -46,17 +48,19 @@ class ConsoleLogs:
     def __init__(self, session: Session) -> None:
         self._session = session
 
-    def read(self, name: str, uuid: str) -> str:
+    def read(self, current: Callable[[], InstanceState], uuid: str) -> str:
         """Return a server's log, every byte as the character of that number.
 
         Nova encodes what a driver returns with latin-1, and fails on any other character; so it
         gets back exactly the bytes that the guest wrote.
 
+        :param current: reads the container whose console it is
         :raises NotFound: LXD has no such instance
         """
         with _locked(uuid):
-            running = self._session.state(name).status != "Stopped"
-            read = self._session.console_log(name)
+            state = current()
+            running = state.status != "Stopped"
+            read = self._session.console_log(state.name)
             file = _folder(uuid) / "console.log"
             kept = file.read_bytes() if file.exists() else b""
             log = merge(kept, read, running=running)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any, ClassVar
 
 import nova.conf
@@ -244,7 +245,7 @@ class LXDDriver(driver.ComputeDriver):  # type: ignore[misc]
 
     @translated()
     def suspend(self, context: Any, instance: Any) -> None:
-        self._power.suspend(instance)
+        self._power.pause(instance)
 
     @translated()
     def resume(
@@ -351,7 +352,8 @@ class LXDDriver(driver.ComputeDriver):  # type: ignore[misc]
 
     @translated()
     def get_console_output(self, context: Any, instance: Any) -> str:
-        return self._consoles.read(self._containers.current(instance).name, instance.uuid)
+        current = functools.partial(self._containers.current, instance)
+        return self._consoles.read(current, instance.uuid)
 
     # -- ports
 

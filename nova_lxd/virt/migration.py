@@ -58,10 +58,10 @@ class Migration:
             if runs:
                 undo.add("stop", functools.partial(self._power.on, instance, network_info))
             self._power.off(instance, timeout, retry_interval)
+            # The guest wrote on until now.
+            self._check_disk(instance, flavor_of(flavor))
             undo.add("snapshot", functools.partial(self._drop, name))
-            # One that is there already was left by a resize that was cut off.
-            self._drop(name)
-            self._session.create_snapshot(name, SNAPSHOT)
+            self._keep(name)
 
     def finish(
         self, context: Any, instance: Any, network_info: Any, image_meta: Any, power_on: bool
@@ -92,6 +92,14 @@ class Migration:
         self._session.restore_snapshot(name, SNAPSHOT)
         LOG.info("The root disk of %s is what it was before the resize", name)
 
+    def _keep(self, name: str) -> None:
+        try:
+            self._session.create_snapshot(name, SNAPSHOT)
+        except exception.AlreadyExists:
+            # It was left by a resize that was cut off.
+            self._drop(name)
+            self._session.create_snapshot(name, SNAPSHOT)
+
     def _drop(self, name: str) -> None:
         with contextlib.suppress(exception.NotFound):
             self._session.delete_snapshot(name, SNAPSHOT)
@@ -112,6 +120,10 @@ class Migration:
                 "lxd:privileged_allowed differs between the two flavors: a server stays what it "
                 "was built as; build a new one"
             )
+        self._check_disk(instance, new)
+
+    def _check_disk(self, instance: Any, new: Flavor) -> None:
+        old = flavor_of(instance.flavor)
         if new.root_gb and (not old.root_gb or new.root_gb < old.root_gb):
             self._check_use(instance.name, new.root_gb)
 

@@ -112,23 +112,25 @@ class Power:
         self.start(instance, network_info, container)
 
     def pause(self, instance: Any) -> None:
-        """Freeze all processes of a server."""
+        """Freeze all processes of a server.
+
+        A suspended one is frozen too: a container has no memory image that could be written to
+        disk.
+        """
         self._session.change_state(instance.name, "freeze")
 
     def unpause(self, instance: Any) -> None:
         """Let a frozen server go on."""
         self._session.change_state(instance.name, "unfreeze")
 
-    def suspend(self, instance: Any) -> None:
-        """Freeze a server: a container has no memory image that could be written to disk."""
-        self._session.change_state(instance.name, "freeze")
-
     def resume(self, instance: Any, network_info: Any) -> None:
         """Let a suspended server go on, or start it when the host was rebooted meanwhile."""
-        if self._session.state(instance.name).status == "Stopped":
+        try:
+            self.unpause(instance)
+        except exception.LXDError:
+            if self._session.state(instance.name).status != "Stopped":
+                raise
             self.on(instance, network_info)
-        else:
-            self._session.change_state(instance.name, "unfreeze")
 
 
 def _shutdown_timeout(instance: Any) -> int:

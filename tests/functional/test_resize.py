@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from unittest import mock
+
 from tests.functional.base import ServerTestCase, wait_for
 
 
@@ -87,6 +89,26 @@ class ResizeTest(ServerTestCase):
         server = self.resize(server, self.small)
         assert self.limits(server) == ("64MiB", "1", "1GiB")
         self.act(server, {"revertResize": None}, "ACTIVE")
+        assert "size" not in self.lxd_instance(server)["expanded_devices"]["root"]
+        self.assert_clean()
+
+    def test_a_guest_that_writes_after_the_check(self):
+        self.expect_log(r".*(Setting instance|Exception during message handling)")
+        server = self.boot(flavor=self.flavor(disk=0))
+        first = self.boot_time(server)
+        power = self.compute.driver._power
+        off = power.off
+
+        def write_and_stop(*args):
+            self.guest(server, "dd", "if=/dev/zero", "of=/root/much", "bs=1M", "count=1100")
+            self.guest(server, "sync")
+            off(*args)
+
+        with mock.patch.object(power, "off", write_and_stop):
+            self.api.post_server_action(server["id"], {"resize": {"flavorRef": self.small}})
+            self.wait_refused(server, "are in use")
+        assert self.boot_time(server) > first
+        assert self.snapshots(server) == []
         assert "size" not in self.lxd_instance(server)["expanded_devices"]["root"]
         self.assert_clean()
 

@@ -12,8 +12,9 @@ from nova_lxd import exception
 from nova_lxd.virt.model import ROLE_KEY, Config, Devices
 from nova_lxd.virt.session.transport import Transport
 
-_KEPT = "volatile."
-"""What LXD itself keeps in an instance's config; a PUT without it loses it (pylxd's does not)."""
+_KEPT = ("volatile.", "image.", "user.nova.request_id")
+"""What an instance's config keeps: LXD's own keys, which a PUT without them loses (pylxd's does
+not), and the request that built it."""
 
 _WRITABLE = ("architecture", "config", "description", "devices", "ephemeral", "profiles")
 """What a PUT takes of an instance, and without which it would be emptied."""
@@ -23,13 +24,16 @@ class Updates(Transport):
     """Whole replacements, guarded by ETags where somebody else may write too."""
 
     def update_profile(self, name: str, config: Config, devices: Devices) -> None:
-        """Replace a profile's content; NotFound without it."""
-        self.operate("PUT", "profiles", name, json={"config": config, "devices": devices})
+        """Replace a profile's content unless it is right already; NotFound without it."""
+        body = {"config": config, "devices": devices}
+        present = self.get("profiles", name)
+        if any(present[key] != value for key, value in body.items()):
+            self.operate("PUT", "profiles", name, json=body)
 
     def update_instance(
         self, name: str, config: Config, devices: Devices, profiles: Sequence[str]
     ) -> None:
-        """Replace an instance's own config and devices; LXD's volatile keys stay.
+        """Replace an instance's own config and devices; see ``_KEPT`` for what stays.
 
         :raises NotFound: there is none
         :raises PreconditionFailed: somebody else changes it all the time
@@ -37,7 +41,7 @@ class Updates(Transport):
 
         def change(present: dict[str, Any]) -> dict[str, Any]:
             kept = {key: value for key, value in present["config"].items() if key.startswith(_KEPT)}
-            return {"config": kept | config, "devices": devices, "profiles": list(profiles)}
+            return {"config": config | kept, "devices": devices, "profiles": list(profiles)}
 
         self._change_instance(name, change)
 
@@ -64,11 +68,14 @@ class Updates(Transport):
     def _change_instance(
         self, name: str, change: Callable[[dict[str, Any]], dict[str, Any]]
     ) -> None:
-        """Write an instance back with what ``change`` makes of it."""
+        """Write an instance back with what ``change`` makes of it, unless that is nothing."""
 
         def attempt() -> None:
             present, etag = self.get_tagged("instances", name)
-            body = {key: present[key] for key in _WRITABLE} | change(present)
+            before = {key: present[key] for key in _WRITABLE}
+            body = before | change(present)
+            if body == before:
+                return
             headers = {"If-Match": etag}
             self.operate("PUT", "instances", name, json=body, headers=headers)
 
