@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable
 
+from nova_lxd import exception
 from nova_lxd.virt import flavor as flavor_translator
 from nova_lxd.virt import vif as vif_translator
 from nova_lxd.virt.model import (
@@ -144,6 +145,8 @@ def compose(
 ) -> InstanceSpec:
     """Compose the whole of a server.
 
+    :raises Refused: it is to have ids of its own, and ``ids`` are the host's
+
     What the flavor says goes into the profile, which changes only while the server is off.  NICs
     are the instance's own, since a failed live change rolls back there and not in a profile
     (measured on LXD 5.0.2).
@@ -151,6 +154,12 @@ def compose(
     profile_config = flavor_translator.profile_config(flavor, host)
     config = owner_config(server)
     if profile_config.get("security.idmap.isolated") == "true":
+        if ids.base <= 0:
+            # LXD would take 0 at its word, and the guest's root would be the host's.
+            raise exception.Refused(
+                f"LXD's instance {server.name} has lost its security.idmap.base, so nobody knows "
+                "whose its files are: set it to the host id that owns them, or rebuild the server"
+            )
         config |= {"security.idmap.base": str(ids.base), "security.idmap.size": str(ids.size)}
     return InstanceSpec(
         name=server.name,

@@ -1,8 +1,10 @@
-"""How long a guest is asked before its plug is pulled."""
+"""On and off: how long a guest is asked, what a repair writes, what resuming does."""
 
 from __future__ import annotations
 
 import pytest
+from nova import exception as nova_exception
+from nova.compute import power_state
 
 from .compute_host import Host
 
@@ -26,3 +28,56 @@ def test_a_soft_reboot_gives_the_guest_its_time(host, monkeypatch, wanted, secon
     host.reboot("SOFT")
     host.reboot("HARD")
     assert asked == [seconds, 0]
+
+
+@pytest.fixture
+def puts(host, monkeypatch):
+    """The profiles and instances that are written to LXD; switching is left out."""
+    operate, seen = host._session.operate, []
+
+    def watch(method, *path, **more):
+        if method == "PUT" and path[-1] != "state":
+            seen.append(path[0])
+        return operate(method, *path, **more)
+
+    monkeypatch.setattr(host._session, "operate", watch)
+    return seen
+
+
+def test_a_hard_reboot_writes_only_what_is_wrong(host, puts):
+    host.reboot("HARD")
+    assert puts == []
+    project = host.lxd.state.projects["nova"]
+    profile, instance = project.profiles[host.order.name], project.instances[host.order.name]
+    wanted = profile.config["limits.memory"]
+    profile.config["limits.memory"] = "1MiB"
+    host.reboot("HARD")
+    assert puts == ["profiles"]
+    assert project.profiles[host.order.name].config["limits.memory"] == wanted
+    devices = dict(instance.devices)
+    instance.devices.clear()
+    host.reboot("HARD")
+    assert puts == ["profiles", "instances"]
+    assert instance.devices == devices
+
+
+def test_a_stopped_server_is_resumed_by_a_start(host):
+    host.pause()
+    host.power_off()
+    host.driver.resume(host.order.context, host.order.instance, host.order.network_info)
+    assert host.power_state() == power_state.RUNNING
+
+
+def test_a_repair_never_maps_a_guest_to_the_ids_of_the_host(host):
+    instance = host.lxd.state.projects["nova"].instances[host.order.name]
+    base = instance.config["security.idmap.base"]
+    assert int(base) > 0
+    # As LXD leaves it when the profile is taken off an instance.
+    instance.config["volatile.idmap.base"] = "0"
+    host.reboot("HARD")
+    assert instance.config["security.idmap.base"] == base
+    instance.config["volatile.idmap.base"] = "0"
+    del instance.config["security.idmap.base"]
+    with pytest.raises(nova_exception.NovaException, match=r"security\.idmap\.base"):
+        host.reboot("HARD")
+    assert instance.config.get("security.idmap.base") != "0"

@@ -251,9 +251,11 @@ def _state(item: Mapping[str, Any]) -> InstanceState:
 
 def _isolated_range(config: Mapping[str, str]) -> IdRange | None:
     """Read an instance's own id range; None for one that shares the host's."""
-    base = int(config.get("volatile.idmap.base") or config.get("security.idmap.base") or 0)
+    base = int(config.get("volatile.idmap.base") or 0)
     if not base:
-        return None
+        # LXD says 0 while an instance's profile lacks "isolated"; the range is still its own.
+        base, size = (int(config.get(f"security.idmap.{key}") or 0) for key in ("base", "size"))
+        return IdRange(base, size or 65536) if base else None
     entries = json.loads(config.get("volatile.idmap.next") or "[]")
     sizes = [entry["Maprange"] for entry in entries] or [65536]
     return IdRange(base, max(sizes))
