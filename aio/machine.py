@@ -45,6 +45,7 @@ PACKAGES = (
     "rabbitmq-server",
     "radvd",
     "squashfs-tools",
+    "zstd",
 )
 CONSTRAINTS = Path(__file__).with_name("constraints.txt")
 REQUIREMENTS = Path(__file__).with_name("requirements.txt")

@@ -1,4 +1,4 @@
-"""The members of a compressed tar archive, read from a stream and unpacked nowhere.
+"""The entries of a compressed tar archive, read from a stream and unpacked nowhere.
 
 Python's ``tarfile`` stops without a word at some kinds of damage and believes any size that a
 header states.  This reader accounts for every byte, holds few of them at a time, and refuses what
@@ -7,37 +7,26 @@ two readers of tar could understand differently: LXD unpacks with another one th
 
 from __future__ import annotations
 
-import bz2
-import io
-import lzma
 import re
-import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
-from typing import BinaryIO, Protocol
+from typing import BinaryIO
+
+from nova_lxd.virt.compression import CHUNK, Damaged, decompressed
 
 BLOCK = 512
-CHUNK = 64 * 1024
 MAX_EXTENSION = 1024 * 1024
 """Bytes of one extended header: long names, capabilities, ACLs."""
 MAX_EXTENSIONS = 256 * MAX_EXTENSION
 """Bytes of all extended headers together."""
 MAX_PADDING = 1024 * 1024
 """Bytes of zeros behind the end mark."""
-MAX_RATIO = 200
-RATIO_FREE = 512 * 1024**2
-"""An archive that yields more bytes than this may yield :data:`MAX_RATIO` times its own size."""
-_XZ_MEMORY = 128 * 1024 * 1024
 
 _NUMBER = re.compile(rb" *([0-7]*)[ \0]*")
 _RECORD = re.compile(rb"([0-9]{1,9}) ([^=\n]+)=")
 _SPARSE_SIZES = (b"GNU.sparse.realsize", b"GNU.sparse.size")
 _OVERRIDES = frozenset({b"path", b"linkpath", b"size", b"GNU.sparse.name", *_SPARSE_SIZES})
-
-
-class Damaged(Exception):
-    """The archive is truncated, corrupt, ambiguous or a bomb; the message says which."""
 
 
 class Kind(Enum):
@@ -80,14 +69,51 @@ class Member:
     """Major and minor number."""
 
 
+@dataclass(frozen=True, slots=True)
+class Extension:
+    """An extended header, which says more of the entry that follows it."""
+
+    kind: bytes
+    """``L`` or ``K`` (GNU's long name and long link), or ``x`` (POSIX' records)."""
+    block: bytes
+    text: bytes
+    says: Mapping[bytes, bytes]
+    """How the entry is named and how large it is, by POSIX' keywords."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One entry as it is stored.
+
+    What is not taken of ``content`` is passed over when the next entry is asked for.
+    """
+
+    member: Member
+    extensions: tuple[Extension, ...]
+    block: bytes
+    """Its own header."""
+    sparse_map: bytes
+    """What GNU's old sparse format has between header and content."""
+    content: Iterator[bytes]
+    """In whole blocks."""
+
+
 def members(stream: BinaryIO, form: str) -> Iterator[Member]:
     """Walk the archive; each member is yielded before its content is read.
 
+    See :func:`entries` for the parameters and errors.
+    """
+    return (entry.member for entry in entries(stream, form))
+
+
+def entries(stream: BinaryIO, form: str) -> Iterator[Entry]:
+    """Walk the archive as it is stored.
+
     :param stream: at the archive's first byte; it is read to its end
-    :param form: ``tar``, ``tar.gz``, ``tar.xz`` or ``tar.bz2``
+    :param form: see :func:`nova_lxd.virt.compression.decompressed`
     :raises Damaged: at any time
     """
-    yield from _Walk(_decompressed(stream, form)).members()
+    return _Walk(decompressed(stream, form)).entries()
 
 
 class _Walk:
@@ -95,33 +121,40 @@ class _Walk:
 
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream
-        self._extensions = 0
+        self._extended = 0
 
-    def members(self) -> Iterator[Member]:
+    def entries(self) -> Iterator[Entry]:
         while (block := self._exactly(BLOCK)) != bytes(BLOCK):
             _check_header(block)
-            block, overrides = self._overrides(block)
+            block, extensions = self._extensions(block)
+            overrides = {key: value for each in extensions for key, value in each.says.items()}
             size = overrides.get(b"size")
             stored = _number(block[124:136]) if size is None else _decimal(size)
-            yield _member(block, overrides, stored)
-            if block[156:157] == b"S":
-                self._skip_sparse_map(block)
-            self._skip(_padded(stored))
+            member = _member(block, overrides, stored)
+            sparse_map = self._sparse_map(block) if block[156:157] == b"S" else b""
+            content = self._content(_padded(stored))
+            yield Entry(member, extensions, block, sparse_map, content)
+            for _ in content:
+                pass
         self._check_end()
 
-    def _overrides(self, block: bytes) -> tuple[bytes, dict[bytes, bytes]]:
-        """Read the extended headers before an entry's own; return that and what they say."""
-        overrides: dict[bytes, bytes] = {}
+    def _extensions(self, block: bytes) -> tuple[bytes, tuple[Extension, ...]]:
+        """Read the extended headers before an entry's own; return that and them."""
+        extensions: tuple[Extension, ...] = ()
         order = b""
         while (kind := block[156:157]) in _EXTENSIONS:
             order += kind
             if order not in _ORDERS:
                 raise Damaged("an entry has several extended headers")
-            overrides |= _EXTENSIONS[kind](self._extension(_number(block[124:136])))
+            text = self._extension(_number(block[124:136]))
+            says = _EXTENSIONS[kind](text)
+            # A global header is no entry's own, and tells nothing that matters.
+            if kind != b"g":
+                extensions += (Extension(kind, block, text, says),)
             order = order.removesuffix(b"g")
             block = self._exactly(BLOCK)
             _check_header(block)
-        return block, overrides
+        return block, extensions
 
     def _exactly(self, count: int) -> bytes:
         data = self._stream.read(count)
@@ -129,20 +162,27 @@ class _Walk:
             raise Damaged("it is truncated")
         return data
 
-    def _skip(self, count: int) -> None:
+    def _content(self, count: int) -> Iterator[bytes]:
         while count:
-            count -= len(self._exactly(min(count, CHUNK)))
+            chunk = self._exactly(min(count, CHUNK))
+            count -= len(chunk)
+            yield chunk
 
     def _extension(self, size: int) -> bytes:
-        self._extensions += _padded(size)
-        if size > MAX_EXTENSION or self._extensions > MAX_EXTENSIONS:
+        self._extended += _padded(size)
+        if size > MAX_EXTENSION or self._extended > MAX_EXTENSIONS:
             raise Damaged("its extended headers are too large")
         return self._exactly(_padded(size))[:size]
 
-    def _skip_sparse_map(self, block: bytes) -> None:
+    def _sparse_map(self, block: bytes) -> bytes:
+        blocks: list[bytes] = []
         more = block[482]
         while more:
-            more = self._extension(BLOCK)[504]
+            if len(blocks) * BLOCK >= MAX_EXTENSION:
+                raise Damaged("it has a file with too many holes")
+            blocks.append(self._extension(BLOCK))
+            more = blocks[-1][504]
+        return b"".join(blocks)
 
     def _check_end(self) -> None:
         # Behind two blocks of zeros, some even behind one, other readers see nothing more.
@@ -213,20 +253,29 @@ def _padded(size: int) -> int:
     return -(-size // BLOCK) * BLOCK
 
 
-def _pax(text: bytes) -> dict[bytes, bytes]:
-    """Parse an extended header's records; keep what says how its entry is named and how large."""
-    found: dict[bytes, bytes] = {}
+def records(text: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Read POSIX' records in an extended header: keywords and values.
+
+    :raises Damaged: they are malformed
+    """
     at = 0
     while at < len(text):
         match = _RECORD.match(text, at)
         end = at + int(match[1]) if match else 0
         if match is None or end <= match.end() or text[end - 1 : end] != b"\n":
             raise Damaged("it is corrupt: an extended header is malformed")
-        if match[2] in _OVERRIDES:
-            if match[2] in found or end - 1 == match.end():
-                raise Damaged("it has an ambiguous extended header")
-            found[match[2]] = text[match.end() : end - 1]
+        yield match[2], text[match.end() : end - 1]
         at = end
+
+
+def _pax(text: bytes) -> dict[bytes, bytes]:
+    """Keep what says how an entry is named and how large it is."""
+    found: dict[bytes, bytes] = {}
+    for key, value in records(text):
+        if key in _OVERRIDES:
+            if key in found or not value:
+                raise Damaged("it has an ambiguous extended header")
+            found[key] = value
     return found
 
 
@@ -243,102 +292,3 @@ _EXTENSIONS: Mapping[bytes, Callable[[bytes], dict[bytes, bytes]]] = {
     b"g": _global_pax,
 }
 _ORDERS = frozenset({b"L", b"K", b"LK", b"KL", b"x", b"g"})
-
-
-class _Decompressor(Protocol):
-    """What the decompressors of bz2 and lzma have in common."""
-
-    @property
-    def eof(self) -> bool: ...
-    @property
-    def needs_input(self) -> bool: ...
-    @property
-    def unused_data(self) -> bytes: ...
-    def decompress(self, data: bytes, max_length: int) -> bytes: ...
-
-
-class _Gunzip:
-    """zlib's decompressor in the shape of the other two."""
-
-    def __init__(self) -> None:
-        self._zlib = zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)
-
-    @property
-    def eof(self) -> bool:
-        return self._zlib.eof
-
-    @property
-    def needs_input(self) -> bool:
-        return not self._zlib.unconsumed_tail
-
-    @property
-    def unused_data(self) -> bytes:
-        return self._zlib.unused_data
-
-    def decompress(self, data: bytes, max_length: int) -> bytes:
-        return self._zlib.decompress(self._zlib.unconsumed_tail + data, max_length)
-
-
-def _unxz() -> _Decompressor:
-    # Without a limit the archive itself would say how much memory its reader takes.
-    return lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_XZ_MEMORY)
-
-
-_DECOMPRESSORS: Mapping[str, Callable[[], _Decompressor]] = {
-    "tar.gz": _Gunzip,
-    "tar.xz": _unxz,
-    "tar.bz2": bz2.BZ2Decompressor,
-}
-
-
-def _decompressed(stream: BinaryIO, form: str) -> BinaryIO:
-    if form == "tar":
-        return stream
-    return io.BufferedReader(_Decompressed(stream, _DECOMPRESSORS[form]), CHUNK)
-
-
-class _Decompressed(io.RawIOBase):
-    """What one or several compressed streams in a row hold."""
-
-    def __init__(self, stream: BinaryIO, new: Callable[[], _Decompressor]) -> None:
-        self._stream = stream
-        self._new = new
-        self._decompressor = new()
-        self._packed = self._unpacked = 0
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        while True:
-            data = self._more()
-            if not data and self._decompressor.eof:
-                return 0
-            try:
-                found = self._decompressor.decompress(data, len(buffer))
-            except (OSError, ValueError, zlib.error, lzma.LZMAError) as error:
-                raise Damaged(f"it is corrupt: {error}") from error
-            if found:
-                buffer[: len(found)] = found
-                self._check_ratio(len(found))
-                return len(found)
-            if not data and self._decompressor.needs_input and not self._decompressor.eof:
-                raise Damaged("it is truncated")
-
-    def _more(self) -> bytes:
-        rest = b""
-        if self._decompressor.eof:
-            rest = self._decompressor.unused_data
-        elif not self._decompressor.needs_input:
-            return b""
-        data = rest or self._stream.read(CHUNK)
-        if not rest:
-            self._packed += len(data)
-        if data and self._decompressor.eof:
-            self._decompressor = self._new()
-        return data
-
-    def _check_ratio(self, count: int) -> None:
-        self._unpacked += count
-        if self._unpacked > max(RATIO_FREE, MAX_RATIO * self._packed):
-            raise Damaged(f"it unpacks to more than {MAX_RATIO} times its size")

@@ -18,7 +18,7 @@ GIB = 1024**3
 SNIFF_BYTES = 0x8001 + 5
 """How much of a file :func:`sniff` wants to see: an ISO 9660 label lies 32 KiB into it."""
 
-ARCHIVES = frozenset({"tar", "tar.gz", "tar.xz", "tar.bz2"})
+ARCHIVES = frozenset({"tar", "tar.gz", "tar.xz", "tar.bz2", "tar.zst"})
 """What a root file system may come as, in the words of :func:`sniff`."""
 
 DISK_FORMATS = frozenset({"raw", "root-tar"})
@@ -33,7 +33,6 @@ _RECIPES = {
     **dict.fromkeys(("luks", "gpt", "ami", "ari", "aki"), _FROM_DISK),
     "iso": f"{_FROM_DIRECTORY} of an installed system",
     "squashfs": f"{_NEED}: 'sqfs2tar IMAGE | gzip'",
-    "tar.zst": f"{_NEED} and with gzip: 'zstd -dc IMAGE | gzip'",
     "docker": f"{_NEED}: 'docker export CONTAINER | gzip', with an init",
     "polyglot": f"it bears the marks of several formats; {_FROM_DIRECTORY}",
 }
@@ -176,6 +175,15 @@ def image_properties(image: ImageSource, host: HostFacts) -> dict[str, str]:
         "os": image.properties.get("os_distro", ""),
     }
     return {key: _one_line(value) for key, value in properties.items() if value}
+
+
+def snapshot_properties(host: HostFacts) -> dict[str, str]:
+    """Return what Glance is told of a snapshot, so that servers from it are built on LXD hosts."""
+    return {
+        "hypervisor_type": "lxd",
+        "hw_vm_mode": "exe",
+        "architecture": host.architectures[0],
+    }
 
 
 def _check_format(image: ImageSource) -> None:

@@ -13,7 +13,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import nova.conf
 from nova.virt import images
@@ -136,13 +136,13 @@ class ImageCache:
         metadata = image_translator.metadata_tarball(source, self._host)
         with open(path, "rb") as stream:
             facts = rootfs.inspect(stream, source.id, flavor.root_gb * units.Gi)
-            fingerprint = _fingerprint(metadata, stream)
-            stream.seek(0)
+            fingerprint, size = _measure(metadata, _root(stream, facts))
             properties = image_translator.image_properties(source, self._host)
             properties["nova.unpacked_bytes"] = str(facts.unpacked_bytes)
             image = CachedImage(fingerprint, facts.unpacked_bytes)
+            root = _Sized(_root(stream, facts), size)
             try:
-                self._session.upload_image(fingerprint, metadata, stream, properties)
+                self._session.upload_image(fingerprint, metadata, root, properties)
                 self._session.add_alias(source.id, fingerprint)
             except exception.LXDDriverError:
                 with excutils.save_and_reraise_exception(), _best_effort():
@@ -158,13 +158,33 @@ def _best_effort() -> Iterator[None]:
         LOG.warning("Could not remove an unfinished image: %s", error)
 
 
-def _fingerprint(metadata: bytes, stream: Any) -> str:
-    """Compute what LXD calls the fingerprint of a split image."""
-    digest = hashlib.sha256(metadata)
+class _Sized:
+    """A stream of which the length is known beforehand."""
+
+    def __init__(self, stream: BinaryIO, size: int) -> None:
+        self._stream = stream
+        self.len = size
+
+    def read(self, size: int = -1) -> bytes:
+        data = self._stream.read(size)
+        self.len -= len(data)
+        return data
+
+
+def _root(stream: BinaryIO, facts: rootfs.RootfsFacts) -> BinaryIO:
+    """Read from its beginning what LXD is given of an image file."""
     stream.seek(0)
-    while chunk := stream.read(_CHUNK):
+    return rootfs.tarball(stream, facts)
+
+
+def _measure(metadata: bytes, root: BinaryIO) -> tuple[str, int]:
+    """Compute what LXD calls the fingerprint of a split image, and its second part's bytes."""
+    digest = hashlib.sha256(metadata)
+    size = 0
+    while chunk := root.read(_CHUNK):
         digest.update(chunk)
-    return digest.hexdigest()
+        size += len(chunk)
+    return digest.hexdigest(), size
 
 
 def _prefix() -> str:

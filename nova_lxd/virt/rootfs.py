@@ -2,6 +2,9 @@
 
 LXD unpacks the archive as root.  It has defences of its own; these come first, tell the tenant what
 is wrong while nothing has been made yet, and know how much room the server will need.
+
+An archive holds a root file system at its top, or is a unified LXD image: then it is below
+``rootfs/``, and LXD is given that alone.  What an archive is, its first entry tells.
 """
 
 from __future__ import annotations
@@ -12,8 +15,9 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 from nova_lxd.exception import DiskTooSmall, ImageRefused
-from nova_lxd.virt import image
-from nova_lxd.virt.archive import Damaged, Kind, Member, members
+from nova_lxd.virt import image, repack
+from nova_lxd.virt.archive import Kind, Member, members
+from nova_lxd.virt.compression import Damaged
 
 MAX_ENTRIES = 1_000_000
 MAX_NAME = 4095
@@ -25,7 +29,15 @@ MAX_UNPACKED = 256 * image.GIB
 CLUSTER = 4096
 """Files and directories are counted in whole ones."""
 
+_ROOT = repack.ROOT
+_BESIDE_ROOT = (b"metadata.yaml", b"templates")
+"""What a unified image holds beside its root file system."""
+
 _REPACK = "make it anew: 'tar -C ROOT -cz .'"
+_MIXED = (
+    "it mixes a root file system with parts of a unified LXD image; upload the root file system "
+    "alone: 'tar -C rootfs -cz .'"
+)
 _DEVICES = {
     b"dev/null": (1, 3),
     b"dev/zero": (1, 5),
@@ -45,6 +57,10 @@ class RootfsFacts:
 
     unpacked_bytes: int
     entries: int
+    form: str
+    """One of :data:`nova_lxd.virt.image.ARCHIVES`."""
+    unified: bool = False
+    """Whether it is below ``rootfs/``, in a unified LXD image."""
 
 
 class _Objection(Exception):
@@ -73,7 +89,17 @@ def inspect(stream: BinaryIO, image_id: str, limit_bytes: int) -> RootfsFacts:
         raise ImageRefused(image_id, reason) from error
     except _Objection as error:
         raise ImageRefused(image_id, str(error)) from error
-    return RootfsFacts(tree.size, tree.entries)
+    return RootfsFacts(tree.size, tree.entries, form, tree.unified)
+
+
+def tarball(stream: BinaryIO, facts: RootfsFacts) -> BinaryIO:
+    """Return what LXD may be given of an archive that was inspected: a root file system alone.
+
+    :param stream: the archive, at its first byte
+    """
+    if not facts.unified:
+        return stream
+    return io.BufferedReader(repack.RootOnly(stream, facts.form), image.SNIFF_BYTES)
 
 
 def _check_size(size: int, limit_bytes: int) -> None:
@@ -104,11 +130,14 @@ class _Tree:
     """The entries seen so far.
 
     :ivar size: bytes they need on disk
+    :ivar unified: whether they are a unified image's; only the root file system's are in the tree
     """
 
     def __init__(self) -> None:
         self.size = 0
         self.entries = 0
+        self.unified = False
+        self._begun = False
         self._names = 0
         self._kinds: dict[bytes, Kind] = {b"": Kind.DIRECTORY}
         self._links: dict[bytes, bytes] = {}
@@ -118,8 +147,13 @@ class _Tree:
 
         :raises _Objection: it may not be part of a root file system
         """
+        self._count_entry()
         path = _normal(member.name, "entry")
-        self._count(member)
+        if self._is_beside_root(path):
+            return
+        if self.unified:
+            path = path[len(_ROOT) :].lstrip(b"/")
+        self._count_size(member)
         self._check_parents(path)
         if member.kind in (Kind.CHARACTER, Kind.BLOCK):
             _check_device(path, member)
@@ -129,10 +163,22 @@ class _Tree:
         if kind is Kind.SYMLINK and path.count(b"/") < 2:
             self._links[path] = member.target
         if {b"metadata.yaml", b"rootfs"} <= self._kinds.keys():
-            raise _Objection(
-                "it is a unified LXD image; upload its root file system alone: "
-                "'tar -xf IMAGE; tar -C rootfs -cz .'"
-            )
+            raise _Objection(_MIXED)
+
+    def _is_beside_root(self, path: bytes) -> bool:
+        """Tell what only LXD would want of a unified image from its root file system.
+
+        :raises _Objection: it is neither
+        """
+        top = path.partition(b"/")[0]
+        if path and not self._begun:
+            self._begun = True
+            self.unified = top in (_ROOT, *_BESIDE_ROOT)
+        if not self.unified or top == _ROOT:
+            return False
+        if path and top not in _BESIDE_ROOT:
+            raise _Objection(_MIXED)
+        return True
 
     def check_complete(self) -> None:
         """Check what only the whole archive tells.
@@ -146,10 +192,12 @@ class _Tree:
                 f"into it and {_REPACK}"
             )
 
-    def _count(self, member: Member) -> None:
+    def _count_entry(self) -> None:
         self.entries += 1
         if self.entries > MAX_ENTRIES:
             raise _Objection(f"it has more than {MAX_ENTRIES} entries; remove some and {_REPACK}")
+
+    def _count_size(self, member: Member) -> None:
         if member.kind is Kind.DIRECTORY:
             self.size += CLUSTER
         self.size += -(-member.size // CLUSTER) * CLUSTER
@@ -178,10 +226,13 @@ class _Tree:
 
     def _linked_kind(self, path: bytes, member: Member) -> Kind:
         target = _normal(member.target, "hard link target")
+        if self.unified:
+            # Of what is beside it the tree knows nothing.
+            target = target[len(_ROOT) + 1 :] if target.startswith(_ROOT + b"/") else b""
         kind = self._kinds.get(target, Kind.DIRECTORY)
         if kind is Kind.DIRECTORY:
             raise _Objection(
-                f"hard link {_shown(path)} leads to {_shown(target)}, no file that is in it "
+                f"hard link {_shown(path)} leads to {_shown(member.target)}, no file that is in it "
                 f"so far; {_REPACK}"
             )
         return kind

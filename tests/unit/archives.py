@@ -6,14 +6,21 @@ import bz2
 import gzip
 import io
 import lzma
+import sys
 import tarfile
 from collections.abc import Iterable
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
 
 COMPRESS = {
     "tar": bytes,
     "tar.gz": lambda data: gzip.compress(data, mtime=0),
     "tar.xz": lzma.compress,
     "tar.bz2": bz2.compress,
+    "tar.zst": zstd.compress,
 }
 
 Entry = tuple[tarfile.TarInfo, bytes]
@@ -47,6 +54,18 @@ def device(name: str, kind: bytes, major: int, minor: int) -> Entry:
 def system() -> list[Entry]:
     """The smallest root file system that has an init."""
     return [folder("."), folder("./sbin"), entry("./sbin/init", content=b"#!/bin/sh\n")]
+
+
+def unified(entries: Iterable[Entry], *, at: str = "rootfs") -> list[Entry]:
+    """Put a root file system into a unified LXD image."""
+    moved = []
+    for info, content in entries:
+        info.name = f"{at}/{info.name.removeprefix('./')}".removesuffix("/.")
+        if info.type == tarfile.LNKTYPE:
+            info.linkname = f"{at}/{info.linkname}"
+        moved.append((info, content))
+    templates = [folder("templates"), entry("templates/hostname.tpl", content=b"{{ x }}")]
+    return [entry("metadata.yaml", content=b"architecture: evil\n"), *moved, *templates]
 
 
 def tar(entries: Iterable[Entry], form: int = tarfile.PAX_FORMAT) -> bytes:

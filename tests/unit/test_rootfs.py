@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from nova_lxd.exception import DiskTooSmall, ImageRefused
 from nova_lxd.virt import archive, rootfs
+from nova_lxd.virt import compression as compression_module
 from tests.unit.archives import (
     COMPRESS,
     device,
@@ -30,6 +31,8 @@ from tests.unit.archives import (
     symlink,
     system,
     tar,
+    unified,
+    zstd,
 )
 from tests.unit.values import IMAGE_ID
 
@@ -68,9 +71,17 @@ class Dripping(io.RawIOBase):
 @pytest.mark.parametrize("compression", COMPRESS)
 def test_system_is_accepted(form, compression):
     data = COMPRESS[compression](tar(system(), form))
-    facts = rootfs.RootfsFacts(unpacked_bytes=3 * 4096, entries=3)
+    facts = rootfs.RootfsFacts(unpacked_bytes=3 * 4096, entries=3, form=compression)
     assert inspect(data) == facts
     assert rootfs.inspect(Dripping(data), IMAGE_ID, 0) == facts
+
+
+@pytest.mark.parametrize("compression", COMPRESS)
+@pytest.mark.parametrize("size", [65535, 65536, 131072, 200_000, 3_000_000])
+def test_of_any_size(compression, size):
+    noise = random.Random(size).randbytes(size // 2) + bytes(size // 2)
+    data = COMPRESS[compression](tar([*system(), entry("noise", content=noise)]))
+    assert inspect(data).entries == 4
 
 
 def test_whole_stream_is_read():
@@ -82,7 +93,7 @@ def test_whole_stream_is_read():
 def test_compressed_streams_in_a_row_are_one():
     # So write pigz and pbzip2.
     data = tar(system())
-    for compress in (gzip.compress, COMPRESS["tar.bz2"], lzma.compress):
+    for compress in (gzip.compress, COMPRESS["tar.bz2"], lzma.compress, COMPRESS["tar.zst"]):
         assert inspect(compress(data[:700]) + compress(data[700:])).entries == 3
 
 
@@ -157,8 +168,8 @@ def test_nothing_to_start(entries):
         ([device("dev/null", tarfile.CHRTYPE, 1, 1)], "character device 1:1"),
         ([device("dev/null", tarfile.BLKTYPE, 1, 3)], "block device 1:3"),
         ([device("tmp/null", tarfile.CHRTYPE, 1, 3)], "character device 1:3"),
-        ([entry("metadata.yaml"), folder("rootfs"), entry("rootfs/x")], "unified LXD image"),
-        ([entry("rootfs/sbin/init"), entry("metadata.yaml")], "unified LXD image"),
+        ([entry("metadata.yaml"), folder("rootfs"), entry("rootfs/x")], "mixes"),
+        ([entry("rootfs/sbin/init"), entry("metadata.yaml")], "mixes"),
         ([entry("x" * 256)], "too long a name"),
         ([entry("x/" * 2100)], "too long a name"),
     ],
@@ -166,6 +177,42 @@ def test_nothing_to_start(entries):
 @pytest.mark.parametrize("form", FORMATS[1:])
 def test_evil_entries(entries, reason, form):
     assert reason in refusal(tar([*system(), *entries], form))
+
+
+@pytest.mark.parametrize("compression", COMPRESS)
+@pytest.mark.parametrize("at", ["rootfs", "./rootfs"])
+def test_unified_image(compression, at):
+    data = COMPRESS[compression](tar(unified(system(), at=at)))
+    facts = inspect(data)
+    assert facts == rootfs.RootfsFacts(3 * 4096, 6, compression, unified=True)
+    root = rootfs.tarball(io.BytesIO(data), facts).read()
+    assert inspect(root) == rootfs.RootfsFacts(3 * 4096, 3, "tar")
+
+
+@pytest.mark.parametrize(
+    ("entries", "reason"),
+    [
+        ([entry("etc/passwd")], "mixes"),
+        ([entry("backup.yaml")], "mixes"),
+        ([folder("rootfs2")], "mixes"),
+        ([symlink("rootfs", "/etc")], "there twice"),
+        ([entry("rootfs")], "there twice"),
+        ([entry("rootfs/../x")], "out of the archive"),
+        ([hardlink("rootfs/x", "metadata.yaml")], "no file that is in it"),
+        ([hardlink("rootfs/x", "sbin/init")], "no file that is in it"),
+        ([hardlink("rootfs/x", "templates/hostname.tpl")], "no file that is in it"),
+        ([symlink("rootfs/a", "/etc"), entry("rootfs/a/b")], "goes through"),
+        ([device("rootfs/dev/sda", tarfile.BLKTYPE, 8, 0)], "block device"),
+        ([entry("rootfs/metadata.yaml"), folder("rootfs/rootfs")], "mixes"),
+    ],
+)
+def test_evil_entries_of_a_unified_image(entries, reason):
+    assert reason in refusal(tar([*unified(system()), *entries]))
+
+
+def test_only_what_is_below_rootfs_is_started():
+    beside = [entry("metadata.yaml"), folder("rootfs"), entry("templates/sbin/init")]
+    assert "/sbin/init" in refusal(tar(beside))
 
 
 def test_harmless_entries():
@@ -212,14 +259,17 @@ def test_any_bytes_get_an_answer(noise, compression):
             assert inspect(data, GIB).unpacked_bytes <= GIB
 
 
-@pytest.mark.parametrize("compression", ["tar.gz", "tar.xz", "tar.bz2"])
+PACKED = [form for form in COMPRESS if form != "tar"]
+
+
+@pytest.mark.parametrize("compression", [form for form in PACKED if form != "tar.zst"])
 def test_flipped_bit_in_compressed_data(compression):
     data = bytearray(COMPRESS[compression](tar([*system(), entry("x", content=b"data" * 999)])))
     data[len(data) // 2] ^= 0x10
     assert "corrupt" in refusal(bytes(data)) or "truncated" in refusal(bytes(data))
 
 
-@pytest.mark.parametrize("compression", ["tar.gz", "tar.xz", "tar.bz2"])
+@pytest.mark.parametrize("compression", PACKED)
 def test_garbage_behind_compressed_data(compression):
     assert "corrupt" in refusal(COMPRESS[compression](tar(system())) + b"garbage" * 9)
 
@@ -310,13 +360,13 @@ def zeros(compress, mebibytes: int) -> bytes:
     return compress(bytes(start)) + compress(bytes(MIB)) * mebibytes + compress(END)
 
 
-@pytest.mark.parametrize("compression", ["tar.gz", "tar.xz", "tar.bz2"])
+@pytest.mark.parametrize("compression", PACKED)
 def test_bomb_is_stopped_early(monkeypatch, compression):
     bomb = zeros(COMPRESS[compression], 200)
     assert inspect(bomb).unpacked_bytes > 200 * MIB
     # The same arithmetic on less than what is free keeps the test short.
-    monkeypatch.setattr(archive, "RATIO_FREE", 10 * MIB)
-    monkeypatch.setattr(archive, "MAX_RATIO", 50)
+    monkeypatch.setattr(compression_module, "RATIO_FREE", 10 * MIB)
+    monkeypatch.setattr(compression_module, "MAX_RATIO", 50)
     assert "50 times its size" in refusal(bomb)
 
 
@@ -328,6 +378,18 @@ def test_unlimited_flavor_still_has_a_limit():
 def test_xz_cannot_ask_for_memory():
     filters = [{"id": lzma.FILTER_LZMA2, "preset": 0, "dict_size": 512 * 1024**2}]
     assert "corrupt" in refusal(lzma.compress(tar(system()), filters=filters))
+
+
+def test_zstd_cannot_ask_for_memory():
+    options = {zstd.CompressionParameter.window_log: 28}
+    packed = zstd.ZstdCompressor(options=options).compress(tar(system()) * 9999)
+    assert "corrupt" in refusal(packed)
+
+
+def test_holes_of_one_file_are_bounded():
+    more = bytes(504) + b"\1" + bytes(7)
+    endless = header(name="x", kind=b"S", spoil={482: b"\1"}) + more * 4000
+    assert "too many holes" in refusal(raw(endless))
 
 
 def test_number_of_entries_is_bounded(monkeypatch):

@@ -3,15 +3,68 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
-from typing import BinaryIO
+import hashlib
+import io
+from collections.abc import Iterator, Mapping
+from typing import Any, BinaryIO, Protocol
 from urllib import parse
 
+import requests
 from requests_toolbelt import MultipartEncoder
 
 from nova_lxd import exception
 from nova_lxd.virt.model import CachedImage
 from nova_lxd.virt.session.transport import Transport
+
+_CHUNK = 1024 * 1024
+
+
+class Sized(Protocol):
+    """A stream that is as long as it says."""
+
+    @property
+    def len(self) -> int:
+        """Bytes that are still to be read."""
+
+    def read(self, size: int = -1, /) -> bytes:
+        """Read so many bytes at the most; none at the end."""
+
+
+class Export(io.RawIOBase):
+    """An image on its way out of the store."""
+
+    def __init__(self, response: requests.Response, fingerprint: str) -> None:
+        self._chunks = response.iter_content(_CHUNK)
+        self._rest = b""
+        self._fingerprint = fingerprint
+        self._digest = hashlib.sha256()
+
+    def readable(self) -> bool:
+        """Say that it can be read."""
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """Fill the buffer as far as LXD has sent.
+
+        :raises LXDUnreachable: it breaks off, or is not what its fingerprint says at its end
+        """
+        if not self._rest:
+            self._rest = self._next()
+        taken = self._rest[: len(buffer)]
+        self._rest = self._rest[len(taken) :]
+        buffer[: len(taken)] = taken
+        return len(taken)
+
+    def _next(self) -> bytes:
+        what = f"image {self._fingerprint} broke off on its way out of LXD"
+        try:
+            chunk: bytes = next(self._chunks, b"")
+        except requests.exceptions.RequestException as error:
+            raise exception.LXDUnreachable(f"{what}: {error}") from error
+        self._digest.update(chunk)
+        if not chunk and self._digest.hexdigest() != self._fingerprint:
+            raise exception.LXDUnreachable(what)
+        return chunk
 
 
 class Images(Transport):
@@ -33,12 +86,12 @@ class Images(Transport):
         return [image["fingerprint"] for image in images if not image["aliases"]]
 
     def upload_image(
-        self, fingerprint: str, metadata: bytes, rootfs: BinaryIO, properties: Mapping[str, str]
+        self, fingerprint: str, metadata: bytes, rootfs: Sized, properties: Mapping[str, str]
     ) -> None:
         """Stream a split image into LXD's store; one that is there already is success.
 
         :param fingerprint: sha256 of ``metadata`` followed by ``rootfs``; LXD checks it
-        :param rootfs: seekable, at its start; never read into memory as a whole
+        :param rootfs: never read into memory as a whole
         """
         encoder = MultipartEncoder(
             {
@@ -54,6 +107,35 @@ class Images(Transport):
         bounds = {"timeout": self.timeouts.image, "request_timeout": self.timeouts.image}
         with contextlib.suppress(exception.AlreadyExists):
             self.operate("POST", "images", data=encoder, headers=headers, **bounds)
+
+    def publish(
+        self, instance: str, snapshot: str, compression: str, properties: Mapping[str, str]
+    ) -> str:
+        """Make a unified image of an instance's snapshot, and return its fingerprint.
+
+        LXD writes the whole of it to its disk first.
+
+        :param compression: a program that LXD knows, such as ``zstd``, or ``none``
+        :param properties: become a part of it; LXD refuses an image that equals another one
+        :raises NotFound: there is no such instance or snapshot
+        """
+        body = {
+            "source": {"type": "snapshot", "name": f"{instance}/{snapshot}"},
+            "compression_algorithm": compression,
+            "properties": dict(properties),
+        }
+        result = self.operate("POST", "images", json=body, timeout=self.timeouts.image)
+        return str(result["metadata"]["fingerprint"])
+
+    @contextlib.contextmanager
+    def export(self, fingerprint: str) -> Iterator[BinaryIO]:
+        """Stream a unified image out of the store; NotFound without it.
+
+        Reading raises LXDUnreachable when LXD goes away meanwhile.
+        """
+        path = ("images", fingerprint, "export")
+        with self.request("GET", *path, stream=True, is_api=False) as response:
+            yield io.BufferedReader(Export(response, fingerprint), _CHUNK)
 
     def add_alias(self, alias: str, fingerprint: str) -> None:
         """Name an image of the store; AlreadyExists if the alias is taken."""
