@@ -80,6 +80,22 @@ Related options: ``image_timeout`` for operations that move a whole image.
 Seconds to wait while LXD takes in an image, and while it unpacks it for the first server.
 """,
     ),
+    cfg.StrOpt(
+        "snapshot_compression",
+        default="zstd",
+        choices=[
+            ("zstd", "fast, and nearly as small as gzip or smaller"),
+            ("gzip", "slow; every release of this driver reads it"),
+            ("none", "as large as the files in the server; for a Glance whose storage compresses"),
+        ],
+        mutable=True,
+        help="""
+How LXD compresses the images that are made of servers: snapshots, backups, shelved servers.
+
+LXD writes the image to its own disk before it is sent to Glance, so there must be room for it where
+LXD keeps its images.
+""",
+    ),
     cfg.BoolOpt(
         "allow_privileged",
         default=True,

@@ -140,6 +140,19 @@ class Containers:
             LOG.debug("LXD has no such instance", instance=instance)
         self.remove_profile(instance.name)
 
+    def take_snapshot(self, name: str, snapshot: str) -> None:
+        """Take a snapshot; one that was left by an action that was cut off is replaced."""
+        try:
+            self._session.create_snapshot(name, snapshot)
+        except exception.AlreadyExists:
+            self.drop_snapshot(name, snapshot)
+            self._session.create_snapshot(name, snapshot)
+
+    def drop_snapshot(self, name: str, snapshot: str) -> None:
+        """Delete a snapshot; none is success."""
+        with contextlib.suppress(exception.NotFound):
+            self._session.delete_snapshot(name, snapshot)
+
     def remove_instance(self, name: str) -> None:
         """Stop and delete an LXD instance; none is success."""
 

@@ -32,8 +32,15 @@ from nova_lxd.virt.migration import Migration
 from nova_lxd.virt.model import HostFacts
 from nova_lxd.virt.power import Power
 from nova_lxd.virt.rescue import Rescue
+from nova_lxd.virt.snapshot import Snapshots
 from nova_lxd.virt.startup import Startup
-from nova_lxd.virt.translation import RESCUE_ERRORS, RESIZE_ERRORS, SPAWN_ERRORS, translated
+from nova_lxd.virt.translation import (
+    RESCUE_ERRORS,
+    RESIZE_ERRORS,
+    SNAPSHOT_ERRORS,
+    SPAWN_ERRORS,
+    translated,
+)
 
 CONF = nova.conf.CONF
 LOG = logging.getLogger(__name__)
@@ -101,6 +108,7 @@ class LXDDriver(driver.ComputeDriver):  # type: ignore[misc]
         self._migration = Migration(session, facts, containers, self._power)
         self._guests = Guests(session, containers)
         self._rescue = Rescue(session, facts, containers, images, self._power, self._guests)
+        self._snapshots = Snapshots(session, facts, containers)
         self._startup = Startup(session, containers, self._lifecycle)
         self._diagnostics = diagnostics.Diagnostics(session, containers)
 
@@ -274,6 +282,10 @@ class LXDDriver(driver.ComputeDriver):  # type: ignore[misc]
     @translated()
     def unrescue(self, context: Any, instance: Any) -> None:
         self._rescue.unrescue(context, instance)
+
+    @translated(SNAPSHOT_ERRORS)
+    def snapshot(self, context: Any, instance: Any, image_id: str, update_task_state: Any) -> None:
+        self._snapshots.take(context, instance, image_id, update_task_state)
 
     # -- another flavor
 

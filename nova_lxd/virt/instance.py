@@ -46,6 +46,9 @@ def config_drive_name(name: str) -> str:
     return f"{name}-config"
 
 
+IMAGE_SNAPSHOT = "nova-image"
+"""A container has this snapshot only while an image is made of it."""
+
 CONFIG_DRIVE_PATH = "/var/lib/cloud/seed/config_drive"
 """Where cloud-init looks for the files of a config drive, and containers have no disk labels."""
 

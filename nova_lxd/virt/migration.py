@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 from typing import Any
 
@@ -60,8 +59,8 @@ class Migration:
             self._power.off(instance, timeout, retry_interval)
             # The guest wrote on until now.
             self._check_disk(instance, flavor_of(flavor))
-            undo.add("snapshot", functools.partial(self._drop, name))
-            self._keep(name)
+            undo.add("snapshot", functools.partial(self._containers.drop_snapshot, name, SNAPSHOT))
+            self._containers.take_snapshot(name, SNAPSHOT)
 
     def finish(
         self, context: Any, instance: Any, network_info: Any, image_meta: Any, power_on: bool
@@ -74,7 +73,7 @@ class Migration:
 
     def confirm(self, instance: Any) -> None:
         """Forget the way back."""
-        self._drop(instance.name)
+        self._containers.drop_snapshot(instance.name, SNAPSHOT)
 
     def revert(self, context: Any, instance: Any, network_info: Any, power_on: bool) -> None:
         """Go the way back, as far as the resize came; the server has its old flavor again."""
@@ -84,25 +83,13 @@ class Migration:
         if SNAPSHOT in self._session.snapshot_names(name):
             self._restore(name)
         self._containers.configure(self._containers.spec_of(order))
-        self._drop(name)
+        self._containers.drop_snapshot(name, SNAPSHOT)
         if power_on:
             self._power.on(instance, network_info)
 
     def _restore(self, name: str) -> None:
         self._session.restore_snapshot(name, SNAPSHOT)
         LOG.info("The root disk of %s is what it was before the resize", name)
-
-    def _keep(self, name: str) -> None:
-        try:
-            self._session.create_snapshot(name, SNAPSHOT)
-        except exception.AlreadyExists:
-            # It was left by a resize that was cut off.
-            self._drop(name)
-            self._session.create_snapshot(name, SNAPSHOT)
-
-    def _drop(self, name: str) -> None:
-        with contextlib.suppress(exception.NotFound):
-            self._session.delete_snapshot(name, SNAPSHOT)
 
     def _check(self, instance: Any, dest: str, new: Flavor) -> None:
         if dest != CONF.my_ip:

@@ -20,6 +20,7 @@ from nova.network import model as network_model
 from oslo_log import log as logging
 from oslo_utils import timeutils, uuidutils
 
+from nova_lxd.virt import instance as instance_translator
 from nova_lxd.virt import network
 from nova_lxd.virt.container import Containers
 from nova_lxd.virt.lifecycle import Lifecycle
@@ -30,6 +31,19 @@ CONF = nova.conf.CONF
 LOG = logging.getLogger(__name__)
 
 _RESCUE_TASKS = (task_states.RESCUING, task_states.UNRESCUING)
+_IMAGE_TASKS = (
+    task_states.IMAGE_SNAPSHOT,
+    task_states.IMAGE_SNAPSHOT_PENDING,
+    task_states.IMAGE_BACKUP,
+    task_states.IMAGE_PENDING_UPLOAD,
+    task_states.IMAGE_UPLOADING,
+)
+_SHELVE_TASKS = (
+    task_states.SHELVING,
+    task_states.SHELVING_IMAGE_PENDING_UPLOAD,
+    task_states.SHELVING_IMAGE_UPLOADING,
+    task_states.SHELVING_OFFLOADING,
+)
 
 
 class Action(enum.Enum):
@@ -38,6 +52,8 @@ class Action(enum.Enum):
     KEEP = "nothing: it is whole, or Nova itself goes on with it"
     REMOVE_BUILD = "remove what a build made; Nova puts the server into ERROR"
     GIVE_UP_RESCUE = "boot from the own root again, and say ERROR: Nova forgets the task"
+    DROP_SNAPSHOT = "drop the snapshot of an image that was not finished"
+    GIVE_UP_SHELVING = "drop the snapshot, and forget the task, which Nova would keep for ever"
     MEND_RESCUE = "take away a rescue container of a server that is not rescued"
 
 
@@ -59,6 +75,10 @@ def action_for(vm_state: str, task_state: str | None, *, rescue_remains: bool) -
         return Action.REMOVE_BUILD
     if task_state in _RESCUE_TASKS:
         return Action.GIVE_UP_RESCUE
+    if task_state in _IMAGE_TASKS:
+        return Action.DROP_SNAPSHOT
+    if task_state in _SHELVE_TASKS:
+        return Action.GIVE_UP_SHELVING
     if rescue_remains and vm_state != vm_states.RESCUED and task_state is None:
         return Action.MEND_RESCUE
     return Action.KEEP
@@ -131,7 +151,21 @@ class Startup:
         LOG.info("After a restart: %s", action.value, instance=instance)
         if action is Action.REMOVE_BUILD:
             self._lifecycle.destroy(instance, instance.get_network_info())
-            return
+        elif action in (Action.DROP_SNAPSHOT, Action.GIVE_UP_SHELVING):
+            self._end_image(instance, action)
+        else:
+            self._end_rescue(instance, action, remains)
+
+    def _end_image(self, instance: Any, action: Action) -> None:
+        try:
+            snapshot = instance_translator.IMAGE_SNAPSHOT
+            self._containers.drop_snapshot(instance.name, snapshot)
+        finally:
+            if action is Action.GIVE_UP_SHELVING:
+                instance.task_state = None
+                instance.save()
+
+    def _end_rescue(self, instance: Any, action: Action, remains: bool) -> None:
         try:
             if remains:
                 vifs = network.vifs_of(instance.get_network_info())

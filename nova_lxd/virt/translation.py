@@ -76,6 +76,15 @@ RESCUE_ERRORS: dict[type[exception.LXDDriverError], Translation] = {
 """What differs in rescue: what cannot be served is told as libvirt's driver tells it."""
 
 
+SNAPSHOT_ERRORS: dict[type[exception.LXDDriverError], Translation] = {
+    # Nova takes it for a server that was deleted meanwhile, and removes the image.
+    exception.NotFound: lambda error, instance: nova_exception.InstanceNotRunning(
+        instance_id=instance.uuid
+    ),
+}
+"""What differs in a snapshot."""
+
+
 def _rollback(error: Any, instance: Any) -> Exception:
     resize_error = nova_exception.ResizeError(reason=str(error))
     rollback: Exception = nova_exception.InstanceFaultRollback(resize_error)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 from urllib import parse
 
+from . import publishing
 from .answers import Answer, Refusal, created, empty, sync
 from .clock import stamp
 from .operations import Operation
@@ -25,7 +26,8 @@ def list_images(state: State, request: Request) -> Answer:
 def create_image(state: State, request: Request) -> Answer:
     """Answer ``POST /1.0/images``: the body is the image; checks come in the operation."""
     if request.headers.get("Content-Type", "").startswith("application/json"):
-        raise Refusal(500, "Invalid images JSON")
+        with state.lock:
+            return publishing.publish(state, request)
     with state.lock:
         project = _project(state, request)
     folder = state.folder / "images"
@@ -115,6 +117,13 @@ def delete_image(state: State, request: Request, fingerprint: str) -> Answer:
 
     resources = {"images": [f"/1.0/images/{image.fingerprint}"]}
     return state.operations.start(request, "Deleting image", resources, task)
+
+
+def export_image(state: State, request: Request, fingerprint: str) -> Answer:
+    """Answer ``GET /1.0/images/FINGERPRINT/export`` for a unified image."""
+    image = find_image(_project(state, request), fingerprint)
+    file = state.folder / "images" / image.fingerprint
+    return Answer(200, file.read_bytes(), "application/octet-stream")
 
 
 def find_image(project: Project, fingerprint: str) -> Image:

@@ -61,6 +61,8 @@ def delete_instance(state: State, request: Request, name: str) -> Answer:
         claim(state, instance, "delete")
         try:
             operation.work(state.seconds.get("delete", 0))
+            if instance.published:
+                raise Refusal(400, "Cannot remove an instance volume that has snapshots")
             with state.lock:
                 state.projects[instance.project].instances.pop(name, None)
         finally:

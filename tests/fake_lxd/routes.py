@@ -33,6 +33,7 @@ _TABLE: dict[str, dict[str, Handler]] = {
     "/1.0/images": {"GET": images.list_images, "POST": images.create_image},
     "/1.0/images/aliases": {"GET": images.list_aliases, "POST": images.create_alias},
     "/1.0/images/aliases/*": {"GET": images.show_alias, "DELETE": images.delete_alias},
+    "/1.0/images/*/export": {"GET": images.export_image},
     "/1.0/images/*": {
         "GET": images.show_image,
         "PUT": images.replace_image,

@@ -93,6 +93,8 @@ class Instance:
     pid: int = 0
     snapshots: dict[str, Any] = field(default_factory=dict)
     """Config, devices and profiles by the snapshot's name."""
+    published: list[str] = field(default_factory=list)
+    """The snapshots of which images are being made."""
 
     def covered(self) -> list[Any]:
         """Return what the ETag covers: not the description."""

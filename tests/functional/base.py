@@ -29,6 +29,7 @@ from vif_plug_ovs import privsep as vif_privsep
 from nova_lxd import invariants, privsep
 from nova_lxd.invariants import gather
 from nova_lxd.virt.model import IdRange
+from tests.functional.glance import GlanceFixture
 from tests.functional.machine import BRIDGE, POOL
 from tests.functional.neutron import Agent, NeutronFixture
 
@@ -389,7 +390,7 @@ class ServerTestCase(test.TestCase, integrated_helpers.PlacementInstanceHelperMi
         self.neutron = self.useFixture(NeutronFixture(self))
         self.neutron.vif_details["datapath_type"] = self._machine.ovs.datapath
         self.flags(vif_plugging_timeout=DEADLINE, vif_plugging_is_fatal=True)
-        self.glance = self.useFixture(nova_fixtures.GlanceFixture(self))
+        self.glance = self.useFixture(GlanceFixture(self))
         self.useFixture(nova_fixtures.CinderFixture(self))
         self.placement = self.useFixture(functional_fixtures.PlacementFixture()).api
         self.useFixture(nova_fixtures.AllServicesCurrent())

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import time
+import uuid
 from collections.abc import Callable
+from unittest import mock
 
 import nova.conf
+from nova import exception as nova_exception
 from nova import objects
 from nova.compute import vm_states
 from nova.virt import fake as nova_fake
@@ -19,6 +22,34 @@ from .ports import Ports
 
 CONF = nova.conf.CONF
 PROJECT = "nova"
+
+
+class Glance:
+    """What a snapshot asks of Nova's ``glance.API``, and of Nova."""
+
+    def __init__(self) -> None:
+        self.image_id = str(uuid.uuid4())
+        self.images = {self.image_id: {"id": self.image_id, "name": "web-backup"}}
+        self.content = b""
+        self.said: list[str] = []
+        self.failing = False
+
+    def get(self, context, image_id):
+        return self.images[image_id]
+
+    def update(self, context, image_id, metadata, data, purge_props):
+        if self.failing:
+            raise nova_exception.ImageNotFound(image_id=image_id)
+        content = data.read()
+        self.images[image_id].update(metadata)
+        self.content = content
+
+    def delete(self, context, image_id):
+        if self.images.pop(image_id, None) is None:
+            raise nova_exception.ImageNotFound(image_id=image_id)
+
+    def update_task_state(self, task_state, expected_state=None):
+        self.said.append(task_state)
 
 
 class Host:
@@ -100,6 +131,18 @@ class Host:
         order = self.order
         self.driver.finish_revert_migration(order.context, order.instance, order.network_info, None)
 
+    def snapshot(self) -> None:
+        """Make an image of the server; ``glance`` is what Glance has of it."""
+        order = self.order
+        self.glance = Glance()
+        with mock.patch("nova.image.glance.API", return_value=self.glance):
+            self.driver.snapshot(
+                order.context,
+                order.instance,
+                self.glance.image_id,
+                self.glance.update_task_state,
+            )
+
     def forget_image(self) -> None:
         project = self.lxd.state.projects[PROJECT]
         project.images.clear()
@@ -124,6 +167,15 @@ class Host:
         while self.lxd.state.operations.running():
             assert time.monotonic() < deadline
             time.sleep(0.01)
+
+    def snapshot_remains(self) -> list[str]:
+        """Name what of a snapshot is left in LXD."""
+        return self.snapshots() + [thing for thing in self.remains() if "image" in thing]
+
+    def snapshots(self) -> list[str]:
+        """Name the server's snapshots in LXD."""
+        instance = self.lxd.state.projects[PROJECT].instances[self.order.name]
+        return [f"snapshot {name}" for name in instance.snapshots]
 
     def rescue_remains(self) -> list[str]:
         """Name what of a rescue is left, and what the server's own container lacks."""

@@ -57,6 +57,7 @@ CASES = {
     "rescue": Case(("spawn", "power_off"), "rescue", power_state.RUNNING),
     "unrescue": Case(("spawn", "rescued"), "unrescue", power_state.RUNNING),
     "destroy of a rescued server": Case(("spawn", "rescued"), "destroy"),
+    "snapshot": Case(("spawn",), "snapshot", power_state.RUNNING),
     "unpause": Case(("spawn", "pause"), "unpause", power_state.RUNNING),
 }
 
@@ -166,7 +167,28 @@ def check_way_back(host: Host, case: Case, index: int, kind: Fault) -> list[str]
     return problems + check_destroy_at_last(host)
 
 
+def check_snapshot(host: Host, case: Case, index: int, kind: Fault) -> list[str]:
+    error = attempt(host.snapshot)
+    problems = check_error(host, index, kind, error)
+    if error and host.glance.images:
+        problems.append("an image that failed is left in Glance")
+    (struck,) = host.lxd.faults.hits
+    undone = struck.method != "DELETE" and not struck.path.endswith("/wait")
+    if undone and kind not in (*ABSENT, Fault.NEVER_ENDS, *UNKNOWN):
+        problems += [f"it left {thing}" for thing in host.snapshot_remains()]
+    host.recover()
+    if again := attempt(host.snapshot):
+        problems.append(f"it cannot be repeated on a sound host: {again!r}")
+    if not host.glance.content:
+        problems.append("Glance got nothing")
+    problems += [f"the next one left {thing}" for thing in host.snapshots()]
+    if host.power_state() != case.power:
+        problems.append(f"the power state is {host.power_state()} in the end")
+    return problems + check_destroy_at_last(host)
+
+
 CHECKS = {
+    "snapshot": check_snapshot,
     "spawn": check_spawn,
     "destroy": check_destroy,
     "rescue": check_rescue,

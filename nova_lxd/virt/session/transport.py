@@ -25,6 +25,8 @@ _WAIT_STEP = 30
 _TEXTS = (
     ("busy running", exception.Busy),
     ("instance is running", exception.Busy),
+    # So LXD 5.0.2 refuses to delete an instance while it makes an image of a snapshot of it.
+    ("cannot remove an instance volume that has snapshots", exception.Busy),
     ("already exists", exception.AlreadyExists),
     ("already in use", exception.AlreadyExists),
 )

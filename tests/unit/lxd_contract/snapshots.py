@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
-from .base import ContractBase, add_instance
+import hashlib
+import io
+import tarfile
+
+from .base import ContractBase, add_image, add_instance
 from .client import Answer, Client
 
 C1 = "/1.0/instances/c1"
+
+
+def publish(lxd: Client, snapshot: str, compression: str = "none", **properties: str) -> Answer:
+    """Make an image of a snapshot."""
+    source = {"type": "snapshot", "name": snapshot}
+    body = {"source": source, "compression_algorithm": compression, "properties": properties}
+    return lxd.run("POST", "/1.0/images", body, Content_Type="application/json")
 
 
 class SnapshotContract(ContractBase):
@@ -29,3 +40,36 @@ class SnapshotContract(ContractBase):
         assert lxd.run("DELETE", f"{C1}/snapshots/s1").status == 404
         assert not lxd.run("PUT", C1, {"restore": "s1"}).succeeded
         assert self._list(lxd, "none").status == 404
+
+    def test_publish(self, lxd: Client):
+        add_instance(lxd, image=add_image(lxd))
+        assert lxd.run("POST", f"{C1}/snapshots", {"name": "s1"}).succeeded
+        done = publish(lxd, "c1/s1", glance="7")
+        assert done.succeeded, done.body
+        fingerprint = done.metadata["metadata"]["fingerprint"]
+        image = lxd.get(f"/1.0/images/{fingerprint}").metadata
+        assert image["aliases"] == []
+        assert image["properties"]["glance"] == "7"
+
+        exported = lxd.get(f"/1.0/images/{fingerprint}/export")
+        assert exported.headers["content-length"] == str(image["size"])
+        assert hashlib.sha256(exported.body).hexdigest() == fingerprint
+        with tarfile.open(fileobj=io.BytesIO(exported.body)) as tar:
+            names = tar.getnames()
+        assert names[0] == "metadata.yaml"
+        assert "rootfs/sbin/init" in names
+
+        again = publish(lxd, "c1/s1", glance="7")
+        assert again.failure == f"The image already exists: {fingerprint}"
+        other = publish(lxd, "c1/s1", glance="8")
+        assert other.succeeded
+
+    def test_refused_publications(self, lxd: Client):
+        add_instance(lxd)
+        for name in ("c1/none", "none/s1"):
+            answer = publish(lxd, name)
+            assert answer.refusal == (404, "Instance not found")
+        assert lxd.run("POST", f"{C1}/snapshots", {"name": "s1"}).succeeded
+        answer = publish(lxd, "c1/s1", "bogus")
+        assert answer.refusal == (500, 'Invalid compression algorithm "bogus"')
+        assert lxd.get(f"/1.0/images/{'0' * 64}/export").refusal == (404, "Image not found")
