@@ -56,9 +56,11 @@ class Snapshots:
         with timeutils.StopWatch() as watch:
             try:
                 self._upload(api, context, instance, image_id, update_task_state)
-            except Exception:  # noqa: BLE001 -- re-raised as it is
+            except Exception as error:  # noqa: BLE001 -- re-raised as it is
                 # Nova removes what a snapshot that failed leaves in Glance, but not a shelving's.
                 with excutils.save_and_reraise_exception():
+                    text = "Image %s could not be made: %s"
+                    LOG.warning(text, image_id, error, instance=instance)
                     compute_utils.delete_image(context, instance, api, image_id)
         LOG.info("Image %s was made in %.2f s", image_id, watch.elapsed(), instance=instance)
 
