@@ -176,6 +176,31 @@ class LXDDriver(driver.ComputeDriver):  # type: ignore[misc]
             power_on,
         )
 
+    @translated(SPAWN_ERRORS)
+    def rebuild(
+        self,
+        context: Any,
+        instance: Any,
+        image_meta: Any,
+        injected_files: Any,
+        admin_password: Any,
+        allocations: Any,
+        bdms: Any,
+        detach_block_devices: Any,
+        attach_block_devices: Any,
+        network_info: Any = None,
+        evacuate: bool = False,
+        block_device_info: Any = None,
+        preserve_ephemeral: bool = False,
+        accel_uuids: Any = None,
+        reimage_boot_volume: bool = False,
+    ) -> None:
+        if not evacuate:
+            self._lifecycle.check_rebuild(
+                context, instance, image_meta, network_info, block_device_info, injected_files
+            )
+        raise NotImplementedError("Nova's own way from here on: destroy, and spawn")
+
     @translated()
     def destroy(
         self,

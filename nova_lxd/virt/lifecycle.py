@@ -8,7 +8,9 @@ from collections.abc import Callable
 from typing import Any
 
 import nova.conf
-from nova import thread_pool_factory
+from nova import exception as nova_exception
+from nova import objects, thread_pool_factory
+from nova.compute import task_states
 from nova.virt import driver as nova_driver
 from oslo_log import log as logging
 from oslo_utils import excutils, timeutils
@@ -92,7 +94,27 @@ class Lifecycle:
             if power_on:
                 network.remove_taps(order.vifs)
                 self._session.change_state(instance.name, "start")
+            if instance.task_state == task_states.REBUILD_SPAWNING:
+                _end_if_deleted(context, instance)
         LOG.info("Built in %.2f s", watch.elapsed(), instance=instance)
+
+    def check_rebuild(
+        self,
+        context: Any,
+        instance: Any,
+        image_meta: Any,
+        network_info: Any,
+        block_device_info: Any,
+        injected_files: Any,
+    ) -> None:
+        """Refuse what spawn would refuse, and have the image here, while the old root still exists.
+
+        :raises Refused: the server cannot be built so; nothing of it was touched
+        """
+        _refuse_unsupported(instance, block_device_info, injected_files)
+        order = order_of(context, instance, image_meta, network_info)
+        self._check(order)
+        self._images.ensure(context, order.source, order.flavor, order.trusted_certs)
 
     def destroy(
         self, instance: Any, network_info: Any, *, disks: bool = True, vifs: bool = True
@@ -154,6 +176,21 @@ def _waiting_for(work: Any) -> Any:
         with excutils.save_and_reraise_exception():
             work.exception()
     work.result()
+
+
+def _end_if_deleted(context: Any, instance: Any) -> None:
+    """End a spawn whose server was deleted meanwhile.
+
+    Nova holds no lock while it rebuilds.  It marks a server before it removes it, so one that has
+    no mark yet will be removed with all that was made.
+    """
+    task = objects.Instance.get_by_uuid(context, instance.uuid).task_state
+    if task == task_states.DELETING:
+        raise nova_exception.UnexpectedDeletingTaskStateError(
+            instance_uuid=instance.uuid,
+            expected={"task_state": [task_states.REBUILD_SPAWNING]},
+            actual={"task_state": task},
+        )
 
 
 def _refuse_unsupported(instance: Any, block_device_info: Any, injected_files: Any) -> None:

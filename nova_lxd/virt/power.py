@@ -6,8 +6,8 @@ import functools
 from typing import Any
 
 import nova.conf
+from nova.compute import task_states, vm_states
 from nova.compute import utils as compute_utils
-from nova.compute import vm_states
 from oslo_log import log as logging
 from oslo_utils import excutils, timeutils
 
@@ -23,6 +23,9 @@ from nova_lxd.virt.undo import remove_all
 
 CONF = nova.conf.CONF
 LOG = logging.getLogger(__name__)
+
+_FOR_REMOVAL = (task_states.REBUILDING, task_states.SOFT_DELETING)
+"""Tasks for which Nova stops a server that is to go: one that is gone already is as good."""
 
 
 class Power:
@@ -57,24 +60,32 @@ class Power:
 
         :raises NotFound: it was deleted meanwhile; its ports are unplugged
         """
-        network.plug(instance, network_info)
-        if container.status == "Stopped":
-            network.remove_taps(network.vifs_of(network_info))
-            self._consoles.discard(instance.uuid)
         try:
+            network.plug(instance, network_info)
+            if container.status == "Stopped":
+                network.remove_taps(network.vifs_of(network_info))
+                self._consoles.discard(instance.uuid)
             self._session.change_state(container.name, "start")
-        except exception.NotFound:
+        except (exception.NotFound, exception.VifPlugFailed):
             # Nova lets a server be deleted while something else is done to it.
             with excutils.save_and_reraise_exception():
-                _unplug(instance, network_info)
+                if not self._containers.exists(container.name):
+                    _unplug(instance, network_info)
 
     def off(self, instance: Any, timeout: int, retry_interval: int) -> None:
         """Stop a server: ask the guest for ``timeout`` seconds, then pull the plug.
 
         The request is repeated every ``retry_interval`` seconds, because one that comes before the
         guest's init is ready is lost (measured).
+
+        :raises NotFound: it has no container, and Nova has something to do with it
         """
-        name = self._containers.current(instance).name
+        try:
+            name = self._containers.current(instance).name
+        except exception.NotFound:
+            if instance.task_state in _FOR_REMOVAL:
+                return
+            raise
         if not (timeout and self._shut_down(name, timeout, retry_interval)):
             self._session.change_state(name, "stop", force=True)
 
