@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from oslo_log import log as logging
+from oslo_utils import excutils
 
 from nova_lxd import exception
 from nova_lxd.virt import idmap
@@ -105,7 +106,12 @@ class Containers:
             self._session.update_profile(spec.name, spec.profile_config, spec.profile_devices)
         except exception.NotFound:
             self._session.create_profile(spec.name, spec.profile_config, spec.profile_devices)
-        self._session.update_instance(spec.name, spec.config, spec.devices, [spec.name])
+        try:
+            self._session.update_instance(spec.name, spec.config, spec.devices, [spec.name])
+        except exception.NotFound:
+            # Nova lets a server be deleted while something else is done to it.
+            with excutils.save_and_reraise_exception():
+                self.remove_profile(spec.name)
 
     def leave_rescue(self, instance: Any, vifs: Sequence[Vif]) -> None:
         """Remove a server's rescue container and give its NICs back to its own.

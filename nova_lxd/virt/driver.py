@@ -109,7 +109,7 @@ class LXDDriver(driver.ComputeDriver):  # type: ignore[misc]
         self._guests = Guests(session, containers)
         self._rescue = Rescue(session, facts, containers, images, self._power, self._guests)
         self._snapshots = Snapshots(session, facts, containers)
-        self._startup = Startup(session, containers, self._lifecycle)
+        self._startup = Startup(session, containers, self._lifecycle, self._migration)
         self._diagnostics = diagnostics.Diagnostics(session, containers)
 
     def cleanup_host(self, host: str) -> None:

@@ -65,11 +65,23 @@ class Migration:
     def finish(
         self, context: Any, instance: Any, network_info: Any, image_meta: Any, power_on: bool
     ) -> None:
-        """Give a stopped server its new flavor."""
+        """Give a stopped server its new flavor; one that cannot have it has no way back."""
         order = order_of(context, instance, image_meta, network_info)
+        with Undo(instance) as undo:
+            undo.add(
+                "snapshot",
+                functools.partial(self._containers.drop_snapshot, instance.name, SNAPSHOT),
+            )
+            self._containers.configure(self._containers.spec_of(order))
+            if power_on:
+                self._power.on(instance, network_info)
+
+    def settle(self, context: Any, instance: Any) -> None:
+        """Make a server what its flavor says when its resize was cut off; there is no way back."""
+        network_info = instance.get_network_info()
+        order = order_of(context, instance, instance.image_meta, network_info)
         self._containers.configure(self._containers.spec_of(order))
-        if power_on:
-            self._power.on(instance, network_info)
+        self._containers.drop_snapshot(instance.name, SNAPSHOT)
 
     def confirm(self, instance: Any) -> None:
         """Forget the way back."""

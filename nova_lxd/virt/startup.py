@@ -8,7 +8,7 @@ know or has on another host.
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,26 +24,13 @@ from nova_lxd.virt import instance as instance_translator
 from nova_lxd.virt import network
 from nova_lxd.virt.container import Containers
 from nova_lxd.virt.lifecycle import Lifecycle
+from nova_lxd.virt.migration import SNAPSHOT as RESIZE_SNAPSHOT
+from nova_lxd.virt.migration import Migration
 from nova_lxd.virt.model import InstanceState
 from nova_lxd.virt.session import Session
 
 CONF = nova.conf.CONF
 LOG = logging.getLogger(__name__)
-
-_RESCUE_TASKS = (task_states.RESCUING, task_states.UNRESCUING)
-_IMAGE_TASKS = (
-    task_states.IMAGE_SNAPSHOT,
-    task_states.IMAGE_SNAPSHOT_PENDING,
-    task_states.IMAGE_BACKUP,
-    task_states.IMAGE_PENDING_UPLOAD,
-    task_states.IMAGE_UPLOADING,
-)
-_SHELVE_TASKS = (
-    task_states.SHELVING,
-    task_states.SHELVING_IMAGE_PENDING_UPLOAD,
-    task_states.SHELVING_IMAGE_UPLOADING,
-    task_states.SHELVING_OFFLOADING,
-)
 
 
 class Action(enum.Enum):
@@ -52,9 +39,23 @@ class Action(enum.Enum):
     KEEP = "nothing: it is whole, or Nova itself goes on with it"
     REMOVE_BUILD = "remove what a build made; Nova puts the server into ERROR"
     GIVE_UP_RESCUE = "boot from the own root again, and say ERROR: Nova forgets the task"
-    DROP_SNAPSHOT = "drop the snapshot of an image that was not finished"
-    GIVE_UP_SHELVING = "drop the snapshot, and forget the task, which Nova would keep for ever"
+    GIVE_UP_SHELVING = "forget the task, which Nova would keep for ever"
     MEND_RESCUE = "take away a rescue container of a server that is not rescued"
+    GIVE_UP_RESIZE = "make it what its new flavor says, and say ERROR: Nova forgets the task"
+    END_RESIZE = "forget the way back from a resize that is over"
+
+
+_CUT_OFF = {
+    task_states.RESCUING: Action.GIVE_UP_RESCUE,
+    task_states.UNRESCUING: Action.GIVE_UP_RESCUE,
+    task_states.RESIZE_FINISH: Action.GIVE_UP_RESIZE,
+    task_states.SHELVING: Action.GIVE_UP_SHELVING,
+    task_states.SHELVING_IMAGE_PENDING_UPLOAD: Action.GIVE_UP_SHELVING,
+    task_states.SHELVING_IMAGE_UPLOADING: Action.GIVE_UP_SHELVING,
+    task_states.SHELVING_OFFLOADING: Action.GIVE_UP_SHELVING,
+}
+"""Tasks that Nova does not go on with.  A resize that was cut off before its end is Nova's: it is
+taken back, or its message is waiting still."""
 
 
 class Stray(enum.Enum):
@@ -66,21 +67,22 @@ class Stray(enum.Enum):
     UNKNOWN = "Nova does not know its server"
 
 
-def action_for(vm_state: str, task_state: str | None, *, rescue_remains: bool) -> Action:
+def action_for(
+    vm_state: str, task_state: str | None, *, rescue_remains: bool, can_go_back: bool
+) -> Action:
     """Choose what to do about a server of this host.
 
     :param rescue_remains: whether it has a rescue container, or lacks the NICs that one was lent
+    :param can_go_back: whether it has the snapshot that a resize is reverted with
     """
     if vm_state == vm_states.BUILDING:
         return Action.REMOVE_BUILD
-    if task_state in _RESCUE_TASKS:
-        return Action.GIVE_UP_RESCUE
-    if task_state in _IMAGE_TASKS:
-        return Action.DROP_SNAPSHOT
-    if task_state in _SHELVE_TASKS:
-        return Action.GIVE_UP_SHELVING
-    if rescue_remains and vm_state != vm_states.RESCUED and task_state is None:
+    if task_state in _CUT_OFF:
+        return _CUT_OFF[task_state]
+    if task_state is None and rescue_remains and vm_state != vm_states.RESCUED:
         return Action.MEND_RESCUE
+    if task_state is None and can_go_back and vm_state != vm_states.RESIZED:
+        return Action.END_RESIZE
     return Action.KEEP
 
 
@@ -98,6 +100,7 @@ class _Found:
     """The instances of one server in LXD."""
 
     states: tuple[InstanceState, ...] = ()
+    snapshots: frozenset[str] = frozenset()
 
     @property
     def rescue_remains(self) -> bool:
@@ -115,10 +118,17 @@ class _Found:
 class Startup:
     """Finishes or takes back what was under way when the service ended."""
 
-    def __init__(self, session: Session, containers: Containers, lifecycle: Lifecycle) -> None:
+    def __init__(
+        self,
+        session: Session,
+        containers: Containers,
+        lifecycle: Lifecycle,
+        migration: Migration,
+    ) -> None:
         self._session = session
         self._containers = containers
         self._lifecycle = lifecycle
+        self._migration = migration
 
     def recover(self, context: Any, instances: Any) -> Any:
         """Bring this host's containers into line with Nova's servers, and return these.
@@ -126,13 +136,13 @@ class Startup:
         One server's trouble is logged and does not keep the others, or the service, from starting.
         """
         try:
-            found = _by_server(self._session.states())
+            found = self._find()
         except Exception:  # the service must start whatever LXD answers
             LOG.exception("LXD's instances cannot be read; nothing that was cut off is mended")
             return instances
         for instance in instances:
             try:
-                self._treat(instance, found.pop(instance.uuid, _Found()))
+                self._treat(context, instance, found.pop(instance.uuid, _Found()))
             except Exception:  # as above
                 LOG.exception("What was cut off cannot be mended", instance=instance)
         in_use = {name for instance in instances for name in _port_names(instance)}
@@ -143,38 +153,50 @@ class Startup:
                 LOG.exception("%s (server %s) is left as it is", stray.names, uuid)
         return instances
 
-    def _treat(self, instance: Any, found: _Found) -> None:
-        remains = found.rescue_remains
-        action = action_for(instance.vm_state, instance.task_state, rescue_remains=remains)
+    def _find(self) -> dict[str, _Found]:
+        """Read what there is of every server: one request, and one for each storage pool."""
+        states = self._session.states()
+        snapshots = [
+            snapshot
+            for pool in {state.pool for state in states if state.pool}
+            for snapshot in self._session.pool_snapshots(pool)
+        ]
+        servers: dict[str, _Found] = {}
+        for state in states:
+            if state.uuid:
+                known = servers.get(state.uuid, _Found())
+                names = {name for instance, name in snapshots if instance == state.name}
+                servers[state.uuid] = _Found((*known.states, state), known.snapshots | names)
+        return servers
+
+    def _treat(self, context: Any, instance: Any, found: _Found) -> None:
+        if instance_translator.IMAGE_SNAPSHOT in found.snapshots:
+            LOG.info("After a restart: drop the snapshot of an image", instance=instance)
+            self._containers.drop_snapshot(instance.name, instance_translator.IMAGE_SNAPSHOT)
+        action = action_for(
+            instance.vm_state,
+            instance.task_state,
+            rescue_remains=found.rescue_remains,
+            can_go_back=RESIZE_SNAPSHOT in found.snapshots,
+        )
         if action is Action.KEEP:
             return
         LOG.info("After a restart: %s", action.value, instance=instance)
+        try:
+            self._mend(context, instance, action, found)
+        finally:
+            _tell(instance, action)
+
+    def _mend(self, context: Any, instance: Any, action: Action, found: _Found) -> None:
         if action is Action.REMOVE_BUILD:
             self._lifecycle.destroy(instance, instance.get_network_info())
-        elif action in (Action.DROP_SNAPSHOT, Action.GIVE_UP_SHELVING):
-            self._end_image(instance, action)
-        else:
-            self._end_rescue(instance, action, remains)
-
-    def _end_image(self, instance: Any, action: Action) -> None:
-        try:
-            snapshot = instance_translator.IMAGE_SNAPSHOT
-            self._containers.drop_snapshot(instance.name, snapshot)
-        finally:
-            if action is Action.GIVE_UP_SHELVING:
-                instance.task_state = None
-                instance.save()
-
-    def _end_rescue(self, instance: Any, action: Action, remains: bool) -> None:
-        try:
-            if remains:
-                vifs = network.vifs_of(instance.get_network_info())
-                self._containers.leave_rescue(instance, vifs)
-        finally:
-            if action is Action.GIVE_UP_RESCUE:
-                # A hard reboot brings it back, even when LXD could not be brought to do its part.
-                instance.vm_state, instance.task_state = vm_states.ERROR, None
-                instance.save()
+        elif action is Action.GIVE_UP_RESIZE:
+            self._migration.settle(context, instance)
+        elif action is Action.END_RESIZE:
+            self._migration.confirm(instance)
+        elif found.rescue_remains:
+            vifs = network.vifs_of(instance.get_network_info())
+            self._containers.leave_rescue(instance, vifs)
 
     def _treat_stray(self, context: Any, uuid: str, found: _Found, in_use: set[str]) -> None:
         instance = _find(context, uuid)
@@ -195,13 +217,15 @@ class Startup:
         self._lifecycle.destroy(instance, _network_info(nics))
 
 
-def _by_server(states: Iterable[InstanceState]) -> dict[str, _Found]:
-    servers: dict[str, _Found] = {}
-    for state in states:
-        if state.uuid:
-            known = servers.get(state.uuid, _Found())
-            servers[state.uuid] = _Found((*known.states, state))
-    return servers
+def _tell(instance: Any, action: Action) -> None:
+    """Tell Nova what became of a server, even when LXD could not be brought to do its part."""
+    if action in (Action.GIVE_UP_RESCUE, Action.GIVE_UP_RESIZE):
+        # A hard reboot brings it back.
+        instance.vm_state = vm_states.ERROR
+    elif action is not Action.GIVE_UP_SHELVING:
+        return
+    instance.task_state = None
+    instance.save()
 
 
 def _find(context: Any, uuid: str) -> Any:

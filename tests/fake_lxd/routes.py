@@ -23,6 +23,7 @@ _TABLE: dict[str, dict[str, Handler]] = {
     "/1.0/storage-pools": {"GET": host.list_pools, "POST": host.create_pool},
     "/1.0/storage-pools/*": {"GET": host.show_pool, "DELETE": host.delete_pool},
     "/1.0/storage-pools/*/resources": {"GET": host.show_pool_space},
+    "/1.0/storage-pools/*/volumes": {"GET": snapshots.list_volumes},
     "/1.0/profiles": {"GET": profiles.list_profiles, "POST": profiles.create_profile},
     "/1.0/profiles/*": {
         "GET": profiles.show_profile,

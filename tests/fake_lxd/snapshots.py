@@ -6,13 +6,24 @@ from .answers import Answer, Refusal, sync
 from .instances import claim, find, resources
 from .operations import Operation
 from .request import Request
-from .state import Instance, State
+from .state import Instance, State, suffix
 
 
 def list_snapshots(state: State, request: Request, name: str) -> Answer:
     """Answer ``GET /1.0/instances/NAME/snapshots``."""
     instance = find(state, request, name)
     return sync([{"name": snapshot} for snapshot in instance.snapshots])
+
+
+def list_volumes(state: State, request: Request, pool: str) -> Answer:
+    """Answer ``GET /1.0/storage-pools/NAME/volumes``: root disks, and after each its snapshots."""
+    base = f"/1.0/storage-pools/{pool}/volumes/container"
+    urls = []
+    for (project, name), instance in sorted(state.instances.items()):
+        if project == request.project:
+            urls.append(f"{base}/{name}")
+            urls += [f"{base}/{name}/snapshots/{snapshot}" for snapshot in instance.snapshots]
+    return sync([f"{url}{suffix(request.project)}" for url in urls])
 
 
 def create_snapshot(state: State, request: Request, name: str) -> Answer:

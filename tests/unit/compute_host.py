@@ -114,14 +114,21 @@ class Host:
         self.driver.unrescue(self.order.context, self.order.instance)
 
     def resize(self) -> None:
-        order, driver = self.order, self.driver
-        instance = order.instance
-        driver.migrate_disk_and_power_off(
-            order.context, instance, CONF.my_ip, instance.flavor, order.network_info
+        self.prepare()
+        self.finish()
+
+    def prepare(self) -> None:
+        """Do the first half of a resize."""
+        order = self.order
+        self.driver.migrate_disk_and_power_off(
+            order.context, order.instance, CONF.my_ip, order.instance.flavor, order.network_info
         )
-        driver.finish_migration(
-            order.context, None, instance, "", order.network_info, order.image_meta, True, {}
-        )
+
+    def finish(self) -> None:
+        """Do the second half of a resize."""
+        order = self.order
+        args = (order.instance, "", order.network_info, order.image_meta, True, {})
+        self.driver.finish_migration(order.context, None, *args)
 
     def confirm(self) -> None:
         order = self.order
@@ -172,11 +179,6 @@ class Host:
         """Name what of a snapshot is left in LXD."""
         return self.snapshots() + [thing for thing in self.remains() if "image" in thing]
 
-    def snapshots(self) -> list[str]:
-        """Name the server's snapshots in LXD."""
-        instance = self.lxd.state.projects[PROJECT].instances[self.order.name]
-        return [f"snapshot {name}" for name in instance.snapshots]
-
     def rescue_remains(self) -> list[str]:
         """Name what of a rescue is left, and what the server's own container lacks."""
         instances = self.lxd.state.projects[PROJECT].instances
@@ -184,6 +186,11 @@ class Host:
         has = {name for name, device in instances[self.order.name].devices.items()}
         wanted = {f"tap{port[:11]}" for port in self.order.port_ids}
         return left + [f"the server without its NIC {name}" for name in wanted - has]
+
+    def snapshots(self) -> list[str]:
+        """Name the server's snapshots."""
+        instance = self.lxd.state.projects[PROJECT].instances[self.order.name]
+        return [f"snapshot {name}" for name in instance.snapshots]
 
     def remains(self, *, images: bool = True) -> list[str]:
         """Name what is left of the server."""

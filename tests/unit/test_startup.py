@@ -31,25 +31,41 @@ TASKS = [None, *(v for n, v in vars(task_states).items() if n.isupper() and isin
 # -- the tables
 
 
+def actions():
+    """Name every action with all that leads to it."""
+    for vm, task in itertools.product(VM_STATES, TASKS):
+        for remains, back in itertools.product((False, True), repeat=2):
+            yield action_for(vm, task, rescue_remains=remains, can_go_back=back), vm, task, remains
+
+
 def test_only_a_build_is_removed():
-    for vm, task, remains in itertools.product(VM_STATES, TASKS, (False, True)):
-        action = action_for(vm, task, rescue_remains=remains)
+    for action, vm, _, _ in actions():
         assert (action is Action.REMOVE_BUILD) == (vm == vm_states.BUILDING)
 
 
 def test_a_rescue_is_mended_only_while_nothing_else_goes_on():
-    for vm, task, remains in itertools.product(VM_STATES, TASKS, (False, True)):
-        if action_for(vm, task, rescue_remains=remains) is Action.MEND_RESCUE:
+    for action, vm, task, remains in actions():
+        if action is Action.MEND_RESCUE:
             assert remains
             assert task is None
             assert vm != vm_states.RESCUED
+
+
+def test_a_way_back_is_kept_while_a_resize_can_be_reverted():
+    for action, vm, task, _ in actions():
+        if action is Action.END_RESIZE:
+            assert task is None
+            assert vm != vm_states.RESIZED
+        if action is Action.GIVE_UP_RESIZE:
+            assert task == task_states.RESIZE_FINISH
 
 
 @pytest.mark.parametrize("task", [task_states.RESCUING, task_states.UNRESCUING])
 @pytest.mark.parametrize("vm", [vm_states.ACTIVE, vm_states.STOPPED, vm_states.RESCUED])
 def test_a_rescue_that_was_cut_off_is_given_up(vm, task):
     for remains in (False, True):
-        assert action_for(vm, task, rescue_remains=remains) is Action.GIVE_UP_RESCUE
+        action = action_for(vm, task, rescue_remains=remains, can_go_back=False)
+        assert action is Action.GIVE_UP_RESCUE
 
 
 @pytest.mark.parametrize(
@@ -204,6 +220,8 @@ CRASHES = {
     "destroy, rescued": (("spawn", "rescued"), "destroy", vm_states.RESCUED, task_states.DELETING),
     "rescue": (("spawn", "power_off"), "rescue", vm_states.ACTIVE, task_states.RESCUING),
     "unrescue": (("spawn", "rescued"), "unrescue", vm_states.RESCUED, task_states.UNRESCUING),
+    "finish": (("spawn", "prepare"), "finish", vm_states.ACTIVE, task_states.RESIZE_FINISH),
+    "confirm": (("spawn", "resize"), "confirm", vm_states.ACTIVE, None),
 }
 
 
@@ -227,7 +245,9 @@ def check_converged(host: Host, action: str) -> list[str]:
     if action in ("spawn", "destroy"):
         return [f"it left {thing}" for thing in host.remains()]
     instance = host.order.instance
-    problems = [f"it left {thing}" for thing in host.rescue_remains()]
+    problems = [f"it left {thing}" for thing in host.rescue_remains() + host.snapshots()]
+    if action == "confirm":
+        return problems
     if (instance.vm_state, instance.task_state) != (vm_states.ERROR, None):
         problems.append(f"the server is {instance.vm_state} {instance.task_state}")
     if error := attempt(host.reboot):

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import re
+
 from nova_lxd.virt.session.transport import Transport
+
+_SNAPSHOT = re.compile(r".*/volumes/container/([^/?]+)/snapshots/([^/?]+)")
+"""LXD's URL of a snapshot's storage volume, which comes in the list of the volumes themselves."""
 
 
 class Snapshots(Transport):
@@ -16,6 +21,12 @@ class Snapshots(Transport):
         """List an instance's snapshots by name; NotFound without the instance."""
         listed = self.get("instances", instance, "snapshots", params={"recursion": "1"})
         return [snapshot["name"] for snapshot in listed or ()]
+
+    def pool_snapshots(self, pool: str) -> list[tuple[str, str]]:
+        """List the snapshots of all instances whose root disk is on a pool: instance and name."""
+        urls = self.get("storage-pools", pool, "volumes")
+        matches = filter(None, map(_SNAPSHOT.match, urls or ()))
+        return [(found[1], found[2]) for found in matches]
 
     def create_snapshot(self, instance: str, name: str) -> None:
         """Take a snapshot; AlreadyExists if there is one of that name."""
