@@ -16,7 +16,7 @@ from oslo_log import log as logging
 from oslo_utils import excutils, timeutils
 
 from nova_lxd import exception
-from nova_lxd.virt import configdrive, network
+from nova_lxd.virt import configdrive, network, personality
 from nova_lxd.virt import flavor as flavor_translator
 from nova_lxd.virt import image as image_translator
 from nova_lxd.virt import instance as instance_translator
@@ -83,8 +83,11 @@ class Lifecycle:
         drive = functools.partial(
             self._drives.create, instance, network_info, injected_files, admin_password
         )
+        files = functools.partial(
+            personality.put, self._session, instance.name, injected_files or ()
+        )
         with timeutils.StopWatch() as watch, Undo(instance) as undo:
-            create = functools.partial(self._create, undo, context, instance, order, drive)
+            create = functools.partial(self._create, undo, context, instance, order, drive, files)
             awaited = order.vifs if power_on else []
             with network.plugged_event(self._virtapi, instance, awaited):
                 creation = thread_pool_factory.spawn(create)
@@ -151,8 +154,15 @@ class Lifecycle:
             vif_translator.check(vif)
 
     def _create(
-        self, undo: Undo, context: Any, instance: Any, order: Order, drive: Callable[[], None]
+        self,
+        undo: Undo,
+        context: Any,
+        instance: Any,
+        order: Order,
+        drive: Callable[[], None],
+        files: Callable[[], None],
     ) -> None:
+        """Make the container, with what the tenant injects on a config drive or in its root."""
         image = self._images.ensure(context, order.source, order.flavor, order.trusted_certs)
         with self._ids.reserved() as ids:
             spec = instance_translator.compose(
@@ -165,6 +175,8 @@ class Lifecycle:
             undo.add("container", functools.partial(self._containers.remove_instance, spec.name))
             with self._images.used(image):
                 self._session.create_instance(spec)
+        if not order.server.config_drive:
+            files()
 
 
 @contextlib.contextmanager
@@ -199,8 +211,5 @@ def _refuse_unsupported(instance: Any, block_device_info: Any, injected_files: A
         raise exception.Refused(
             "this host's LXD driver does not attach volumes yet: boot from an image without volumes"
         )
-    if injected_files and not configdrive.required_by(instance):
-        raise exception.Refused(
-            "injected files (personality) reach a container on its config drive: ask for one "
-            "(--config-drive True), or use user data"
-        )
+    if not configdrive.required_by(instance):
+        personality.check(injected_files or ())

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 from urllib import parse
 
-from . import creation, host, images, instances, power, profiles, snapshots
+from . import creation, files, host, images, instances, power, profiles, snapshots
 from .answers import Answer, Refusal, refusal
 from .faults import Fault
 from .request import Request
@@ -53,6 +53,7 @@ _TABLE: dict[str, dict[str, Handler]] = {
         "POST": snapshots.create_snapshot,
     },
     "/1.0/instances/*/snapshots/*": {"DELETE": snapshots.delete_snapshot},
+    "/1.0/instances/*/files": {"POST": files.put_file, "DELETE": files.delete_file},
     "/1.0/instances/*/state": {"GET": power.show_state, "PUT": power.change_state},
     "/1.0/instances/*/console": {"GET": power.show_console, "DELETE": power.clear_console},
 }

@@ -91,6 +91,8 @@ class Instance:
     deaf: bool = False
     """Whether the guest ignores a request to shut down."""
     pid: int = 0
+    files: dict[str, bytes | None] = field(default_factory=lambda: {"/": None})
+    """What was put into its root: contents by path, None for a folder."""
     snapshots: dict[str, Any] = field(default_factory=dict)
     """Config, devices and profiles by the snapshot's name."""
     published: list[str] = field(default_factory=list)

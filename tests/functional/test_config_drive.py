@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import base64
+import gzip
+import io
 import json
 import os
+import stat
+import tarfile
 from pathlib import Path
+
+import fixtures
 
 from nova_lxd.virt.instance import CONFIG_DRIVE_PATH
 from tests.functional.base import ServerTestCase
@@ -80,8 +86,79 @@ class ConfigDriveTest(ServerTestCase):
         path = f"{CONFIG_DRIVE_PATH}/openstack{file['content_path']}"
         assert self.guest(server, "cat", path) == "hello"
 
+    def test_injected_files_without_a_drive(self):
+        self.api.microversion = "2.56"
+        files = {"/etc/app/key": b"\0secret\xff", "/root/note": b"hello", "/etc/passwd": b"mine\n"}
+        server = self.boot(personality=_personality(files))
+        for path, content in files.items():
+            assert self.guest(server, "base64", path) == base64.b64encode(content).decode()
+            assert self.guest(server, "stat", "-c", "%a:%u:%g", path) == "600:0:0"
+        assert self.guest(server, "stat", "-c", "%a:%u:%g", "/etc/app") == "755:0:0"
+        self.assert_clean()
+        self.act(
+            server,
+            {"rebuild": {"imageRef": self.busybox_image(), "personality": _personality(files)}},
+            "ACTIVE",
+        )
+        assert self.guest(server, "cat", "/root/note") == "hello"
+        self.assert_clean()
+
+    def test_injected_files_meet_a_hostile_image(self):
+        self.api.microversion = "2.56"
+        self.expect_log(r"\[nova\.compute\.manager\]", r"\[nova\.scheduler\.utils\]")
+        outside = Path(self.useFixture(fixtures.TempDir()).path)
+        outside.chmod(0o777)
+        links = {
+            "up": f"/../../../../../../..{outside}",
+            "down": str(outside),
+            "root/file": f"{outside}/target",
+            "loop": "loop",
+        }
+        image = self.image(_with_links(self._images.busybox, links, pipe="root/pipe"))
+        for path in ("/up/x", "/down/x", "/loop/x"):
+            server = self.request_server(image=image, personality=_personality({path: b"evil"}))
+            fault = self.wait_status(server, "ERROR")["fault"]
+            assert path in fault["message"]
+            self.delete(server)
+        files = {"/root/file": b"x", "/root/pipe": b"x", "/loop": b"x"}
+        server = self.boot(image=image, personality=_personality(files))
+        for path in files:
+            assert self.guest(server, "stat", "-c", "%F:%s", path) == "regular file:1"
+        assert list(outside.iterdir()) == []
+        assert stat.S_IMODE(outside.stat().st_mode) == 0o777
+        self.assert_clean()
+
+    def test_an_injected_file_that_leads_out(self):
+        self.api.microversion = "2.56"
+        self.expect_log(r"\[nova\.compute\.manager\]", r"\[nova\.scheduler\.utils\]")
+        server = self.request_server(personality=_personality({"/etc/../../x": b"evil"}))
+        fault = self.wait_status(server, "ERROR")["fault"]
+        assert "absolute path" in fault["message"]
+        self.assert_nothing_on_host()
+
     def test_a_failed_build_leaves_no_drive(self):
         self.expect_log(r".*")
         image = self.image(self._images.truncated)
         self.boot(status="ERROR", image=image, config_drive=True)
         assert self._machine.get(self._volumes()) == []
+
+
+def _personality(files: dict[str, bytes]) -> list[dict[str, str]]:
+    return [
+        {"path": path, "contents": base64.b64encode(content).decode()}
+        for path, content in files.items()
+    ]
+
+
+def _with_links(image: bytes, links: dict[str, str], *, pipe: str) -> bytes:
+    """Add symlinks and a pipe to an image."""
+    raw = io.BytesIO(gzip.decompress(image))
+    with tarfile.open(fileobj=raw, mode="a") as tar:
+        for name, target in links.items():
+            member = tarfile.TarInfo(f"./{name}")
+            member.type, member.linkname = tarfile.SYMTYPE, target
+            tar.addfile(member)
+        member = tarfile.TarInfo(f"./{pipe}")
+        member.type = tarfile.FIFOTYPE
+        tar.addfile(member)
+    return gzip.compress(raw.getvalue(), 1)

@@ -16,6 +16,7 @@ from urllib import parse
 from nova_lxd import exception
 from nova_lxd.virt.model import ROLE_KEY, Config, Devices, IdRange, InstanceSpec, InstanceState
 from nova_lxd.virt.session.commands import Commands
+from nova_lxd.virt.session.files import Files
 from nova_lxd.virt.session.images import Images
 from nova_lxd.virt.session.measures import Measures
 from nova_lxd.virt.session.snapshots import Snapshots
@@ -57,7 +58,7 @@ class PoolSpace:
     used: int
 
 
-class Session(Images, Updates, Snapshots, Volumes, Commands, Measures, Transport):
+class Session(Images, Updates, Snapshots, Files, Volumes, Commands, Measures, Transport):
     """One LXD project as the driver sees it.  Safe to share between threads."""
 
     def server(self) -> ServerInfo:
