@@ -63,6 +63,7 @@ class LXDDriver(driver.ComputeDriver):  # type: ignore[misc]
 
     capabilities: ClassVar[dict[str, bool]] = {
         **driver.ComputeDriver.capabilities,
+        "supports_device_tagging": True,
         "supports_image_type_raw": True,
     }
 

@@ -16,7 +16,7 @@ from oslo_log import log as logging
 from oslo_utils import excutils, timeutils
 
 from nova_lxd import exception
-from nova_lxd.virt import configdrive, network, personality
+from nova_lxd.virt import configdrive, devicetags, network, personality
 from nova_lxd.virt import flavor as flavor_translator
 from nova_lxd.virt import image as image_translator
 from nova_lxd.virt import instance as instance_translator
@@ -80,6 +80,7 @@ class Lifecycle:
         configdrive.update_instance(instance)
         order = order_of(context, instance, image_meta, network_info)
         self._check(order)
+        devicetags.record(context, instance, network_info)
         drive = functools.partial(
             self._drives.create, instance, network_info, injected_files, admin_password
         )

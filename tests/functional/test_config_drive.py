@@ -12,6 +12,7 @@ import tarfile
 from pathlib import Path
 
 import fixtures
+from nova.api.metadata import base
 
 from nova_lxd.virt.instance import CONFIG_DRIVE_PATH
 from tests.functional.base import ServerTestCase
@@ -135,6 +136,21 @@ class ConfigDriveTest(ServerTestCase):
         fault = self.wait_status(server, "ERROR")["fault"]
         assert "absolute path" in fault["message"]
         self.assert_nothing_on_host()
+
+    def test_tagged_ports(self):
+        ports = [self.neutron.create_port()["port"] for _ in range(2)]
+        networks = [{"port": port["id"], "tag": f"net-{port['id'][-4:]}"} for port in ports]
+        networks.append({"uuid": self.neutron.network_1["id"]})
+        server = self.boot(config_drive=True, networks=networks)
+        expected = {port["mac_address"]: [f"net-{port['id'][-4:]}"] for port in ports}
+        devices = self.metadata(server)["devices"]
+        assert {device["mac"]: device["tags"] for device in devices} == expected
+        assert {(device["type"], device["bus"]) for device in devices} == {("nic", "none")}
+        served = base.get_metadata_by_instance_id(server["id"], "127.0.0.1")
+        assert json.loads(served.lookup("/openstack/latest/meta_data.json"))["devices"] == devices
+        self.act(server, {"rebuild": {"imageRef": self.busybox_image()}}, "ACTIVE")
+        assert self.metadata(server)["devices"] == devices
+        self.assert_clean()
 
     def test_a_failed_build_leaves_no_drive(self):
         self.expect_log(r".*")

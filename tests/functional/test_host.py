@@ -31,6 +31,7 @@ class HostTest(ServerTestCase):
         assert inventory["MEMORY_MB"]["total"] == resources["memory"]["total"] // 2**20
         traits = self._get_provider_traits(provider)
         assert "CUSTOM_LXD" in traits
+        assert "COMPUTE_DEVICE_TAGGING" in traits
         assert "COMPUTE_IMAGE_TYPE_RAW" in traits
         assert "COMPUTE_IMAGE_TYPE_QCOW2" not in traits
 
