@@ -35,6 +35,7 @@ from nova_lxd.virt.rescue import Rescue
 from nova_lxd.virt.snapshot import Snapshots
 from nova_lxd.virt.startup import Startup
 from nova_lxd.virt.translation import (
+    PASSWORD_ERRORS,
     RESCUE_ERRORS,
     RESIZE_ERRORS,
     SNAPSHOT_ERRORS,
@@ -376,7 +377,7 @@ class LXDDriver(driver.ComputeDriver):  # type: ignore[misc]
 
     # -- a look inside
 
-    @translated()
+    @translated(PASSWORD_ERRORS)
     def set_admin_password(self, instance: Any, new_pass: str) -> None:
         self._guests.set_password(instance, new_pass)
 

@@ -27,7 +27,8 @@ NOVA_ERRORS: dict[type[exception.LXDDriverError], Translation] = {
     exception.ConfigurationError: _with_message(nova_exception.InvalidConfiguration),
     exception.LXDUnreachable: _with_message(nova_exception.HypervisorUnavailable),
     exception.NotFound: lambda error, instance: nova_exception.InstanceNotFound(
-        instance_id=getattr(instance, "uuid", "unknown")
+        f"LXD has no such container of server {getattr(instance, 'uuid', 'unknown')}: {error}",
+        instance_id=getattr(instance, "uuid", "unknown"),
     ),
     exception.AlreadyExists: lambda error, instance: nova_exception.InstanceExists(
         name=getattr(instance, "name", "unknown")
@@ -67,6 +68,13 @@ SPAWN_ERRORS: dict[type[exception.LXDDriverError], Translation] = {
     exception.DeadlineExceeded: _abort,
 }
 """What differs in spawn; an abort is an error that no other host is asked about."""
+
+PASSWORD_ERRORS: dict[type[exception.LXDDriverError], Translation] = {
+    exception.Refused: _with_message(nova_exception.SetAdminPasswdNotSupported),
+    exception.LXDError: _with_message(nova_exception.SetAdminPasswdNotSupported),
+}
+"""What differs for passwords: Nova keeps the reason of any other error from the tenant, for fear
+that it holds the password; ours never does."""
 
 RESCUE_ERRORS: dict[type[exception.LXDDriverError], Translation] = {
     exception.Refused: lambda error, instance: nova_exception.InstanceNotRescuable(

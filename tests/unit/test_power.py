@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 from nova import exception as nova_exception
-from nova.compute import power_state
+from nova.compute import power_state, task_states
+
+from nova_lxd import exception
 
 from .compute_host import Host
 
@@ -81,3 +83,28 @@ def test_a_repair_never_maps_a_guest_to_the_ids_of_the_host(host):
     with pytest.raises(nova_exception.NovaException, match=r"security\.idmap\.base"):
         host.reboot("HARD")
     assert instance.config.get("security.idmap.base") != "0"
+
+
+def test_a_guest_that_cannot_be_asked_is_stopped_at_once(host, monkeypatch):
+    change, asked = host._session.change_state, []
+
+    def refuse(name, action, *, force=False, timeout=None):
+        if timeout:
+            asked.append(timeout)
+            raise exception.LXDError("the container is frozen")
+        change(name, action, force=force)
+
+    monkeypatch.setattr(host._session, "change_state", refuse)
+    host.driver.power_off(host.order.instance, timeout=60, retry_interval=10)
+    assert asked == [10]
+    assert host.power_state() == power_state.SHUTDOWN
+
+
+@pytest.mark.parametrize("task", [task_states.REBUILDING, task_states.SOFT_DELETING])
+def test_what_is_to_go_may_be_gone(host, task):
+    host.destroy()
+    host.order.instance.task_state = task
+    host.power_off()
+    host.order.instance.task_state = task_states.POWERING_OFF
+    with pytest.raises(nova_exception.InstanceNotFound, match=r"no such container .*instance-"):
+        host.power_off()
