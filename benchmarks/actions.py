@@ -8,6 +8,11 @@ It starts a LXD of its own and removes it.  Two containers go through the same r
 one by the driver's methods and one by a bare client's requests; the two take turns, and what only
 brings them where an action begins is not timed.  Without NICs os-vif has no part in it.  The ratio
 is the median of the rounds' ratios.
+
+The bare client does what Nova's words need of anybody, and nothing more.  A console's log is gone
+once it was read, and reads otherwise when the guest has stopped: so it asks for the state too, and
+keeps what it reads.  A rescue container can have the server's NICs only when the server's own has
+none (LXD refuses a MAC address twice): so it changes that one, too, when a rescue begins and ends.
 """
 
 from __future__ import annotations
@@ -94,6 +99,13 @@ def _looks(contest: Contest, server: Any) -> Iterator[Step]:
     driver, instance = contest.driver, contest.client.api.instances[RAW]
     context = nova_context.get_admin_context()
     guest = contest.client.instances.get(RAW)
+    log = Path(CONF.instances_path).with_name("raw.log")
+
+    def raw_console() -> None:
+        instance.get(params=PROJECT)
+        with log.open("ab") as file:
+            file.write(instance.console.get(params=PROJECT, is_api=False).content)
+
     yield Step("get_info", lambda: driver.get_info(server), lambda: instance.get(params=PROJECT))
     yield Step(
         "diagnostics",
@@ -103,7 +115,7 @@ def _looks(contest: Contest, server: Any) -> Iterator[Step]:
     yield Step(
         "console output",
         lambda: driver.get_console_output(context, server),
-        lambda: instance.console.get(params=PROJECT, is_api=False),
+        raw_console,
     )
     yield Step(
         "set password",
@@ -162,14 +174,20 @@ def _rescue(contest: Contest, server: Any) -> Iterator[Step]:
     }
     twin = f"{RAW}-rescue"
 
+    def raw_lend(role: str) -> None:
+        body = contest.client.api.instances[RAW].get(params=PROJECT).json()["metadata"]
+        _put(contest, body | {"config": body["config"] | {"user.role": role}})
+
     def raw_rescue() -> None:
         raw_state(contest, RAW, "stop", force=True)
+        raw_lend("rescued")
         raw_create(contest, twin, {"rescued": root})
         raw_state(contest, twin, "start")
 
     def raw_unrescue() -> None:
         raw_state(contest, twin, "stop", force=True)
         raw_delete(contest, twin)
+        raw_lend("")
         raw_state(contest, RAW, "start")
 
     yield Step(

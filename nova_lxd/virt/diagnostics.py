@@ -11,7 +11,7 @@ from oslo_utils import timeutils, units
 
 from nova_lxd.virt import instance as instance_translator
 from nova_lxd.virt.container import Containers
-from nova_lxd.virt.model import NicUsage
+from nova_lxd.virt.model import NicUsage, Usage
 from nova_lxd.virt.session import Session
 
 _NANOSECONDS = 1_000_000_000
@@ -26,7 +26,7 @@ class Diagnostics:
 
     def read(self, instance: Any) -> dict[str, Any]:
         """Measure one server: what the API shows before 2.48, in bytes, KiB and nanoseconds."""
-        usage = self._session.usage(self._containers.current(instance).name)
+        usage = self._usage(instance)
         result = {
             "cpu0_time": usage.cpu_ns,
             "memory": instance.flavor.memory_mb * units.Ki,
@@ -47,6 +47,13 @@ class Diagnostics:
             }
         return result
 
+    def _usage(self, instance: Any) -> Usage:
+        """Measure the container that the tenant sees; of a server that runs it is its own."""
+        usage = self._session.usage(instance.name)
+        if usage.status == "Stopped":
+            usage = self._session.usage(self._containers.current(instance).name)
+        return usage
+
     def read_object(self, instance: Any) -> Any:
         """Measure one server, as Nova's Diagnostics.
 
@@ -54,11 +61,10 @@ class Diagnostics:
         too, and ``hypervisor`` tells the truth.  LXD counts the time of all CPUs together, so it is
         shown only for servers with one.
         """
-        container = self._containers.current(instance)
-        usage = self._session.usage(container.name)
+        usage = self._usage(instance)
         launched = instance.launched_at
         result = nova_diagnostics.Diagnostics(
-            state=instance_translator.power(container.status),
+            state=instance_translator.power(usage.status),
             driver="libvirt",
             hypervisor="lxd",
             hypervisor_os="linux",

@@ -194,6 +194,8 @@ class NicUsage:
 class Usage:
     """What one instance uses."""
 
+    status: str
+    """LXD's word, as in :class:`InstanceState`."""
     cpu_ns: int
     """CPU time since its start, of all CPUs together, in nanoseconds."""
     memory_bytes: int

@@ -21,6 +21,7 @@ def _usage(state: Mapping[str, Any]) -> Usage:
     root = (state.get("disk") or {}).get("root") or {}
     nics = (state.get("network") or {}).values()
     return Usage(
+        status=state["status"],
         cpu_ns=int(state["cpu"]["usage"]),
         memory_bytes=int(state["memory"]["usage"]),
         disk_bytes=int(root["usage"]) if "usage" in root else None,
