@@ -12,6 +12,7 @@
     │   ├── Busy                    another operation holds the instance; a retry may work
     │   └── PreconditionFailed      the object changed since its ETag was read
     ├── DeadlineExceeded        we stopped waiting; what was awaited may still happen
+    ├── NotRunning              the server is off or frozen, and the request needs it running
     ├── GuestCannot             the guest lacks what the request needs of it
     ├── IdRangeExhausted        no free uid/gid range is left on this host
     ├── VifPlugFailed           a port could not be wired to this host
@@ -64,6 +65,10 @@ class PreconditionFailed(LXDError):
 
 class DeadlineExceeded(LXDDriverError):
     """A bounded wait ran out; the message says what was awaited and for how long."""
+
+
+class NotRunning(LXDDriverError):
+    """The server does not run."""
 
 
 class GuestCannot(LXDDriverError):

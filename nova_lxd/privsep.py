@@ -1,7 +1,8 @@
 """The few root actions that neither LXD nor os-vif takes for us.
 
-They run in a privsep daemon that holds CAP_NET_ADMIN alone; ``[nova_lxd_privileged]helper_command``
-says how it is started.
+They run in privsep daemons that hold one capability each: CAP_NET_ADMIN, and for serial consoles
+CAP_SYS_PTRACE.  ``[nova_lxd_privileged]helper_command`` and the same of
+``[nova_lxd_console_privileged]`` say how they are started.
 """
 
 from __future__ import annotations
@@ -9,7 +10,9 @@ from __future__ import annotations
 import os.path
 
 from oslo_concurrency import processutils
-from oslo_privsep import capabilities, priv_context
+from oslo_privsep import capabilities, comm, daemon, priv_context
+
+from nova_lxd import exception, monitor
 
 net_admin = priv_context.PrivContext(
     "nova_lxd",
@@ -17,6 +20,32 @@ net_admin = priv_context.PrivContext(
     pypath=__name__ + ".net_admin",
     capabilities=[capabilities.CAP_NET_ADMIN],
 )
+
+console = priv_context.PrivContext(
+    "nova_lxd",
+    cfg_section="nova_lxd_console_privileged",
+    pypath=__name__ + ".console",
+    capabilities=[capabilities.CAP_SYS_PTRACE],
+)
+
+ERRORS = (comm.PrivsepTimeout, daemon.FailedToDropPrivileges, OSError)
+"""What a helper fails with that does not start, or has no answer."""
+
+
+def start(context: priv_context.PrivContext) -> None:
+    """Start a helper now, so that no tenant waits for it (1-2 s).
+
+    :raises ConfigurationError: it does not start
+    """
+    if not context.client_mode or context.channel is not None:
+        return
+    try:
+        context.start()
+    except (daemon.FailedToDropPrivileges, OSError) as error:
+        raise exception.ConfigurationError(
+            f"[{context.cfg_section}]helper_command: the privileged helper does not start "
+            f"({error}); see etc/nova/rootwrap.d/lxd.filters and the installation guide"
+        ) from error
 
 
 @net_admin.entrypoint  # type: ignore[untyped-decorator]
@@ -52,3 +81,15 @@ def delete_link(device: str) -> None:
     :raises ProcessExecutionError: it cannot be deleted; OSError: iproute2 is not installed
     """
     processutils.execute("ip", "link", "delete", "dev", device)
+
+
+@console.entrypoint  # type: ignore[untyped-decorator]
+def unblock_console(init: int) -> bool:
+    """See :func:`nova_lxd.monitor.unblock`."""
+    return monitor.unblock(init)
+
+
+@console.entrypoint  # type: ignore[untyped-decorator]
+def wake_console(init: int) -> None:
+    """See :func:`nova_lxd.monitor.wake`."""
+    monitor.wake(init)

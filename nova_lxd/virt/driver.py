@@ -10,6 +10,7 @@ import os_resource_classes as orc
 import os_vif
 from nova import utils
 from nova.compute import power_state
+from nova.console import type as console_type
 from nova.objects import fields
 from nova.virt import driver, hardware
 from os_brick.initiator import connector
@@ -32,6 +33,7 @@ from nova_lxd.virt.migration import Migration
 from nova_lxd.virt.model import HostFacts
 from nova_lxd.virt.power import Power
 from nova_lxd.virt.rescue import Rescue
+from nova_lxd.virt.serial import SerialConsoles
 from nova_lxd.virt.snapshot import Snapshots
 from nova_lxd.virt.startup import Startup
 from nova_lxd.virt.translation import (
@@ -74,6 +76,7 @@ class LXDDriver(driver.ComputeDriver):  # type: ignore[misc]
         self._host = Host(self._session)
         self._consoles = ConsoleLogs(self._session)
         self._events = Events(self._session, self.emit_event)
+        self._serial = SerialConsoles(self._session)
         self._facts: HostFacts
 
     @translated()
@@ -82,6 +85,7 @@ class LXDDriver(driver.ComputeDriver):  # type: ignore[misc]
         os_vif.initialize()
         network.start_helpers()
         self._make_services()
+        self._serial.start()
         LOG.info(
             "LXD %s at %s, project %s, pool %s (%s)",
             self._facts.server_version,
@@ -116,6 +120,7 @@ class LXDDriver(driver.ComputeDriver):  # type: ignore[misc]
 
     def cleanup_host(self, host: str) -> None:
         self._events.stop()
+        self._serial.stop()
 
     def register_event_listener(self, callback: Any) -> None:
         super().register_event_listener(callback)
@@ -393,6 +398,11 @@ class LXDDriver(driver.ComputeDriver):  # type: ignore[misc]
     def get_console_output(self, context: Any, instance: Any) -> str:
         current = functools.partial(self._containers.current, instance)
         return self._consoles.read(current, instance.uuid)
+
+    @translated()
+    def get_serial_console(self, context: Any, instance: Any) -> Any:
+        current = functools.partial(self._containers.current, instance)
+        return console_type.ConsoleSerial(*self._serial.open(current, instance.uuid))
 
     # -- ports
 

@@ -35,20 +35,12 @@ _PLUG_ERRORS = (
 
 
 def start_helpers() -> None:
-    """Start the privsep daemons now, so that the first tenant does not wait for them (1-2 s).
+    """Start the privsep daemons that wire ports.
 
     :raises ConfigurationError: one of them does not start
     """
     for context in (privsep.net_admin, osvif_privsep.vif_plug):
-        if not context.client_mode or context.channel is not None:
-            continue
-        try:
-            context.start()
-        except (daemon.FailedToDropPrivileges, OSError) as error:
-            raise exception.ConfigurationError(
-                f"[{context.cfg_section}]helper_command: the privileged helper does not start "
-                f"({error}); see etc/nova/rootwrap.d/lxd.filters and the installation guide"
-            ) from error
+        privsep.start(context)
 
 
 def vifs_of(network_info: Any) -> list[Vif]:

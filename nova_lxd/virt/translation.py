@@ -33,6 +33,9 @@ NOVA_ERRORS: dict[type[exception.LXDDriverError], Translation] = {
     exception.AlreadyExists: lambda error, instance: nova_exception.InstanceExists(
         name=getattr(instance, "name", "unknown")
     ),
+    exception.NotRunning: lambda error, instance: nova_exception.InstanceNotReady(
+        instance_id=getattr(instance, "uuid", "unknown")
+    ),
     exception.GuestCannot: _with_message(nova_exception.SetAdminPasswdNotSupported),
     exception.IdRangeExhausted: _with_reason(nova_exception.ComputeResourcesUnavailable),
     exception.VifPlugFailed: _with_message(nova_exception.VirtualInterfacePlugException),

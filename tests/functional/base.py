@@ -360,7 +360,8 @@ class ServerTestCase(test.TestCase, integrated_helpers.PlacementInstanceHelperMi
         """Let the code under test look at the real host: that is what this ring is for."""
         for name in _POISONS:
             self.useFixture(fixtures.MonkeyPatch(f"nova.tests.fixtures.{name}", fixtures.Fixture))
-        contexts = (privsep.net_admin, vif_privsep.vif_plug, nova_privsep.sys_admin_pctxt)
+        ours = (privsep.net_admin, privsep.console)
+        contexts = (*ours, vif_privsep.vif_plug, nova_privsep.sys_admin_pctxt)
         for context in contexts:
             self.useFixture(fixtures.MockPatchObject(context, "client_mode", False))
 

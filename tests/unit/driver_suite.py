@@ -30,7 +30,6 @@ NOT_OFFERED = {
     "test_get_device_name_for_instance": "get_device_name_for_instance",
     "test_get_instance_disk_info": "get_instance_disk_info",
     "test_get_mks_console": "get_mks_console",
-    "test_get_serial_console": "get_serial_console",
     "test_get_spice_console": "get_spice_console",
     "test_get_vnc_console": "get_vnc_console",
     "test_host_power_action_reboot": "host_power_action",

@@ -1,4 +1,4 @@
-"""Our rootwrap filters let exactly our two privsep daemons start as root.
+"""Our rootwrap filters let exactly our privsep daemons start as root.
 
 oslo.rootwrap 7 adds a filter of its own that passes any privsep-helper; it is left out here.
 """
@@ -13,7 +13,12 @@ import pytest
 from oslo_rootwrap import wrapper
 
 ETC = pathlib.Path(__file__).resolve().parents[2] / "etc"
-CONTEXTS = ("nova_lxd.privsep.net_admin", "vif_plug_ovs.privsep.vif_plug")
+SECTIONS = {
+    "nova_lxd.privsep.net_admin": "nova_lxd_privileged",
+    "vif_plug_ovs.privsep.vif_plug": "vif_plug_ovs_privileged",
+    "nova_lxd.privsep.console": "nova_lxd_console_privileged",
+}
+CONTEXTS = tuple(SECTIONS)
 
 
 def helper(section: str) -> list[str]:
@@ -33,7 +38,7 @@ def allowed(command: list[str]) -> bool:
 
 
 def command(context: str, socket: str = "/tmp/tmpab12_xyz/privsep.sock") -> list[str]:
-    section = "nova_lxd_privileged" if "nova_lxd" in context else "vif_plug_ovs_privileged"
+    section = SECTIONS.get(context, "nova_lxd_privileged")
     tail = ["--privsep_context", context, "--privsep_sock_path", socket]
     return [*helper(section), *tail]
 

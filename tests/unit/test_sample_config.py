@@ -14,7 +14,11 @@ import nova_lxd.conf
 
 ETC = pathlib.Path(__file__).resolve().parents[2] / "etc"
 SAMPLE = ETC / "nova-compute.conf.sample"
-PRIVSEP_SECTIONS = ("nova_lxd_privileged", "vif_plug_ovs_privileged")
+PRIVSEP_SECTIONS = (
+    "nova_lxd_privileged",
+    "vif_plug_ovs_privileged",
+    "nova_lxd_console_privileged",
+)
 
 
 def test_sample_is_fresh() -> None:
@@ -76,5 +80,6 @@ def test_privsep_sections_are_those_of_the_contexts() -> None:
 
     import nova_lxd.privsep
 
-    contexts = (nova_lxd.privsep.net_admin, vif_plug_ovs.privsep.vif_plug)
+    ours = nova_lxd.privsep
+    contexts = (ours.net_admin, vif_plug_ovs.privsep.vif_plug, ours.console)
     assert tuple(context.cfg_section for context in contexts) == PRIVSEP_SECTIONS

@@ -20,6 +20,7 @@ from nova_lxd.virt.session.files import Files
 from nova_lxd.virt.session.images import Images
 from nova_lxd.virt.session.measures import Measures
 from nova_lxd.virt.session.snapshots import Snapshots
+from nova_lxd.virt.session.terminals import Terminals
 from nova_lxd.virt.session.transport import Timeouts, Transport
 from nova_lxd.virt.session.update import Updates
 from nova_lxd.virt.session.volumes import Volumes
@@ -58,7 +59,7 @@ class PoolSpace:
     used: int
 
 
-class Session(Images, Updates, Snapshots, Files, Volumes, Commands, Measures, Transport):
+class Session(Images, Updates, Snapshots, Files, Volumes, Commands, Terminals, Measures, Transport):
     """One LXD project as the driver sees it.  Safe to share between threads."""
 
     def server(self) -> ServerInfo:

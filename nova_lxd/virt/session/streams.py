@@ -19,7 +19,8 @@ from nova_lxd import exception
 from nova_lxd.virt.model import LifecycleEvent
 from nova_lxd.virt.session.transport import Transport
 
-_BROKEN = (websocket.WebSocketException, OSError)
+BROKEN = (websocket.WebSocketException, OSError)
+"""What a websocket that breaks raises."""
 
 
 class EventStream:
@@ -40,7 +41,7 @@ class EventStream:
                 message = self._connection.recv()
             except websocket.WebSocketTimeoutException:
                 return None
-            except _BROKEN as error:
+            except BROKEN as error:
                 raise exception.LXDUnreachable(f"LXD's events have ended: {error}") from error
             if event := _event(message):
                 return event
@@ -48,7 +49,7 @@ class EventStream:
 
     def abort(self) -> None:
         """End the stream; a thread that waits for an event is woken."""
-        with contextlib.suppress(*_BROKEN):
+        with contextlib.suppress(*BROKEN):
             self._connection.abort()
 
 
@@ -83,7 +84,7 @@ class Streams(Transport):
                 suppress_origin=True,
                 timeout=self.timeouts.request,
             )
-        except _BROKEN as error:
+        except BROKEN as error:
             peer.close()
             raise exception.LXDUnreachable(
                 f"GET {path}: LXD at {self.endpoint} opens no websocket: {error}"
