@@ -12,7 +12,13 @@ from aio.settings import REPOSITORY, Settings
 TEMPLATES = Path(__file__).with_name("templates")
 SAMPLE = REPOSITORY / "etc" / "nova-compute.conf.sample"
 #: privsep contexts of nova-compute; it runs as root here, so each starts without sudo
-PRIVSEP = ("nova_lxd_privileged", "vif_plug_ovs_privileged", "nova_sys_admin", "privsep_osbrick")
+PRIVSEP = (
+    "nova_lxd_privileged",
+    "nova_lxd_console_privileged",
+    "vif_plug_ovs_privileged",
+    "nova_sys_admin",
+    "privsep_osbrick",
+)
 _SECTION = re.compile(r"^\[([^\]]+)\]\s*$")
 
 
@@ -112,6 +118,10 @@ def compute_conf(settings: Settings) -> str:
             "endpoint": str(settings.lxd / "unix.socket"),
             "project": settings.lxd_project,
             "pool": settings.lxd_pool,
+        },
+        "serial_console": {
+            "enabled": "true",
+            "base_url": f"ws://127.0.0.1:{settings.ports.serial}/",
         },
         **{section: {"helper_command": helper} for section in PRIVSEP},
     }

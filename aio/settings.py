@@ -24,6 +24,7 @@ class Ports:
     placement: int = 8778
     nova: int = 8774
     metadata: int = 8775
+    serial: int = 6083
     neutron: int = 9696
     rabbit: int = 5672
     rabbit_nodes: int = 25673

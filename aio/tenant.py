@@ -208,6 +208,12 @@ class Tenant:
         """Return what the server wrote to its console."""
         return str(self.act(server, "os-getConsoleOutput", {})["output"])
 
+    def serial_url(self, server: str) -> str:
+        """Return the address of a websocket that is the server's serial console."""
+        wanted = {"remote_console": {"protocol": "serial", "type": "serial"}}
+        made = self.api.post("nova", f"/servers/{server}/remote-consoles", wanted)
+        return str(made["remote_console"]["url"])
+
     def remove(self, server: str, seconds: float = SECONDS) -> None:
         """Delete a server and wait until Nova and Neutron have forgotten it."""
         self.delete("nova", "/servers", server)

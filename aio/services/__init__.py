@@ -17,6 +17,7 @@ CONTROL: tuple[Service, ...] = (
     wsgi.NOVA,
     nova.CONDUCTOR,
     nova.SCHEDULER,
+    nova.SERIAL_PROXY,
     neutron.PERIODIC,
     wsgi.METADATA,
 )

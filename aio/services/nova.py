@@ -1,6 +1,9 @@
-"""Nova's workers: conductor, scheduler and compute."""
+"""Nova's workers: conductor, scheduler, the proxy of the serial consoles, and compute."""
 
 from __future__ import annotations
+
+import socket
+from collections.abc import Callable
 
 from aio.api import Api, ApiError
 from aio.heartbeat import is_fresh
@@ -18,15 +21,22 @@ def _reports(settings: Settings, process: Process) -> bool:
     return any(is_fresh(item["updated_at"], process.pid) for item in up)
 
 
+def _listens(settings: Settings, process: Process) -> bool:
+    with socket.socket() as client:
+        client.settimeout(5)
+        return client.connect_ex(("127.0.0.1", settings.ports.serial)) == 0
+
+
 def _conf(folder: str, *names: str) -> list[str]:
     return [f"--config-file={folder}/{name}" for name in names]
 
 
-def _worker(name: str) -> Service:
-    def command(settings: Settings) -> list[str]:
-        return [settings.program(name), *_conf(f"{settings.etc}/nova", "nova.conf")]
+def _command(name: str) -> Callable[[Settings], list[str]]:
+    return lambda settings: [settings.program(name), *_conf(f"{settings.etc}/nova", "nova.conf")]
 
-    return Service(name, "nova", command, _reports, configs=("nova/nova.conf",))
+
+def _worker(name: str) -> Service:
+    return Service(name, "nova", _command(name), _reports, configs=("nova/nova.conf",))
 
 
 def _compute_command(settings: Settings) -> list[str]:
@@ -36,6 +46,14 @@ def _compute_command(settings: Settings) -> list[str]:
 
 CONDUCTOR = _worker("nova-conductor")
 SCHEDULER = _worker("nova-scheduler")
+SERIAL_PROXY = Service(
+    "nova-serialproxy",
+    "nova",
+    _command("nova-serialproxy"),
+    _listens,
+    configs=("nova/nova.conf",),
+    ports=("serial",),
+)
 COMPUTE = Service(
     "nova-compute",
     "nova",
