@@ -66,6 +66,8 @@ class ImageCache:
     def __init__(self, session: Session, host: HostFacts) -> None:
         self._session = session
         self._host = host
+        self._failed: set[str] = set()
+        """Fingerprints of uploads that failed: LXD may have been away when they were to go."""
 
     def discard_unfinished(self) -> None:
         """Remove what a nova-compute that was killed had begun to fetch."""
@@ -113,6 +115,7 @@ class ImageCache:
     def _import(
         self, context: Any, source: ImageSource, flavor: Flavor, trusted_certs: Any
     ) -> CachedImage:
+        self._discard_failed()
         watch = timeutils.StopWatch()
         try:
             with watch, _private_folder() as folder:
@@ -141,13 +144,25 @@ class ImageCache:
             properties["nova.unpacked_bytes"] = str(facts.unpacked_bytes)
             image = CachedImage(fingerprint, facts.unpacked_bytes)
             root = _Sized(_root(stream, facts), size)
+            self._failed.discard(fingerprint)
             try:
                 self._session.upload_image(fingerprint, metadata, root, properties)
                 self._session.add_alias(source.id, fingerprint)
             except exception.LXDDriverError:
                 with excutils.save_and_reraise_exception(), _best_effort():
+                    self._failed.add(fingerprint)
                     self.forget(image)
         return image
+
+    def _discard_failed(self) -> None:
+        """Remove what failed uploads left in LXD after all, before the next one begins."""
+        failed = set(self._failed)
+        if not failed:
+            return
+        with _best_effort():
+            for fingerprint in failed.intersection(self._session.images_without_alias()):
+                self._session.delete_image(fingerprint)
+            self._failed -= failed
 
 
 @contextlib.contextmanager

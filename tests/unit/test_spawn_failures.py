@@ -44,6 +44,23 @@ class TestSpawn:
         with contextlib.closing(Host(tmp_path / "lxd", ports)) as host:
             yield host
 
+    def test_an_image_that_could_not_be_removed_goes_with_the_next_upload(self, host):
+        def unnamed(method, path):
+            return (method, path) == ("POST", "/1.0/images/aliases")
+
+        def removed(method, path):
+            return method == "DELETE" and path.startswith("/1.0/images/")
+
+        for call in (unnamed, removed):
+            host.lxd.faults.fail(call, Fault.DROPPED)
+        assert attempt(host.spawn)
+        host.lxd.faults.clear()
+        (left,) = host.remains()
+        assert left.startswith("nameless image")
+        host.order = servers.order()
+        host.spawn()
+        assert [thing for thing in host.remains() if "image" in thing] == []
+
     def refused(self, host, kind, match):
         with pytest.raises(kind, match=match) as caught:
             host.spawn()
