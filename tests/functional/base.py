@@ -38,11 +38,12 @@ HOST = "compute1"
 DEADLINE = 180
 """Seconds for a server to get anywhere; a healthy machine needs three."""
 
-_STATUS = {
+POWER = {
     power_state.RUNNING: "Running",
     power_state.PAUSED: "Frozen",
     power_state.SHUTDOWN: "Stopped",
 }
+"""LXD's word for each of Nova's power states."""
 _POISONS = ("GenericPoisonFixture", "SysFsPoisonFixture", "PrivsepNoHelperFixture")
 _ERROR_LINE = re.compile(r"\S+ \S+ (ERROR|CRITICAL) ")
 _EXPECTED_LOG = (r"\[stevedore\.extension\] Could not load",)
@@ -278,12 +279,14 @@ class ServerTestCase(test.TestCase, integrated_helpers.PlacementInstanceHelperMi
         except api_client.OpenStackApiNotFoundException:
             return False
 
+    def _present(self) -> list[dict]:
+        return [server for server in self.api.get_servers() if server["id"] in self._servers]
+
     def _expected(self) -> invariants.Expected:
-        servers = (self.api.get_server(id_) for id_ in self._servers if self._exists(id_))
         pool = CONF.lxd.pool
         return invariants.Expected(
             project=self._project,
-            servers=tuple(self._expected_server(server) for server in servers),
+            servers=tuple(self._expected_server(server) for server in self._present()),
             integration_bridge=BRIDGE,
             id_range=_host_ids(),
             enforces_disk_size=self._machine.get(f"/1.0/storage-pools/{pool}")["driver"] != "dir",
@@ -302,7 +305,7 @@ class ServerTestCase(test.TestCase, integrated_helpers.PlacementInstanceHelperMi
             memory_mb=flavor["ram"],
             vcpus=flavor["vcpus"],
             root_gb=flavor["disk"],
-            status=_STATUS.get(power, "") if built else "",
+            status=POWER.get(power, "") if built else "",
             built=built,
             privileged=flavor["extra_specs"].get("lxd:privileged_allowed") == "true",
             ports=tuple(self._expected_port(port) for port in ports),

@@ -14,7 +14,7 @@ import pytest
 from nova.tests.functional.api import client as api_client
 
 from tests.functional.base import ServerTestCase, wait_for
-from tests.functional.proxy import Browser, Proxy
+from tests.functional.serialproxy import Browser, Proxy
 
 _RPC = r".*Exception during message handling"
 FLOOD = "yes 0123456789012345678901234567890123456789"
