@@ -65,13 +65,14 @@ class Migration:
     def finish(
         self, context: Any, instance: Any, network_info: Any, image_meta: Any, power_on: bool
     ) -> None:
-        """Give a stopped server its new flavor; one that cannot have it has no way back."""
-        order = order_of(context, instance, image_meta, network_info)
+        """Give a stopped server its new flavor.
+
+        Nova lets nobody take back a resize that fails here, so the way back goes.
+        """
+        drop = functools.partial(self._containers.drop_snapshot, instance.name, SNAPSHOT)
         with Undo(instance) as undo:
-            undo.add(
-                "snapshot",
-                functools.partial(self._containers.drop_snapshot, instance.name, SNAPSHOT),
-            )
+            undo.add("snapshot", drop)
+            order = order_of(context, instance, image_meta, network_info)
             self._containers.configure(self._containers.spec_of(order))
             if power_on:
                 self._power.on(instance, network_info)

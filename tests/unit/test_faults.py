@@ -237,3 +237,20 @@ def test_every_call(name, kind, tmp_path, ports):
         for host in hosts:
             host.close()
     assert not found, "\n".join(found)
+
+
+@pytest.mark.parametrize(
+    "call", [("GET", "/1.0/profiles/"), ("PUT", "/1.0/profiles/"), ("PUT", "/state")]
+)
+def test_a_resize_that_fails_at_its_end_leaves_no_snapshot(call, tmp_path, ports):
+    def struck(method, path):
+        prepared = any(host.lxd.state.projects["nova"].instances[host.order.name].snapshots)
+        return method == call[0] and call[1] in path and prepared
+
+    with contextlib.closing(Host(tmp_path, ports)) as host:
+        host.spawn()
+        host.order.instance.flavor.memory_mb = 96
+        host.lxd.faults.fail(struck, Fault.HTTP_500)
+        assert attempt(host.resize)
+        assert host.lxd.faults.hits
+        assert not host.lxd.state.projects["nova"].instances[host.order.name].snapshots
