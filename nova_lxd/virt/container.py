@@ -154,6 +154,12 @@ class Containers:
             self.drop_snapshot(name, snapshot)
             self._session.create_snapshot(name, snapshot)
 
+    def drop_leftovers(self, name: str) -> None:
+        """Drop the snapshots that failed actions left, when nothing needs any."""
+        ours = {instance_translator.IMAGE_SNAPSHOT, instance_translator.RESIZE_SNAPSHOT}
+        for snapshot in ours.intersection(self._session.snapshot_names(name)):
+            self.drop_snapshot(name, snapshot)
+
     def drop_snapshot(self, name: str, snapshot: str) -> None:
         """Delete a snapshot; none is success."""
         with contextlib.suppress(exception.NotFound):

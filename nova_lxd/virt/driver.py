@@ -114,7 +114,7 @@ class LXDDriver(driver.ComputeDriver):  # type: ignore[misc]
         self._migration = Migration(session, facts, containers, self._power)
         self._guests = Guests(session, containers)
         self._rescue = Rescue(session, facts, containers, images, self._power, self._guests)
-        self._snapshots = Snapshots(session, facts, containers)
+        self._snapshots = Snapshots(session, facts, containers, images)
         self._startup = Startup(session, containers, self._lifecycle, self._migration)
         self._diagnostics = diagnostics.Diagnostics(session, containers)
 

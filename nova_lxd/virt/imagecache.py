@@ -66,8 +66,8 @@ class ImageCache:
     def __init__(self, session: Session, host: HostFacts) -> None:
         self._session = session
         self._host = host
-        self._failed: set[str] = set()
-        """Fingerprints of uploads that failed: LXD may have been away when they were to go."""
+        self._unwanted: set[str] = set()
+        """Fingerprints of images that nobody needs and that LXD may have yet."""
 
     def discard_unfinished(self) -> None:
         """Remove what a nova-compute that was killed had begun to fetch."""
@@ -115,7 +115,7 @@ class ImageCache:
     def _import(
         self, context: Any, source: ImageSource, flavor: Flavor, trusted_certs: Any
     ) -> CachedImage:
-        self._discard_failed()
+        self.discard_unwanted()
         watch = timeutils.StopWatch()
         try:
             with watch, _private_folder() as folder:
@@ -144,25 +144,34 @@ class ImageCache:
             properties["nova.unpacked_bytes"] = str(facts.unpacked_bytes)
             image = CachedImage(fingerprint, facts.unpacked_bytes)
             root = _Sized(_root(stream, facts), size)
-            self._failed.discard(fingerprint)
+            self._unwanted.discard(fingerprint)
             try:
                 self._session.upload_image(fingerprint, metadata, root, properties)
                 self._session.add_alias(source.id, fingerprint)
             except exception.LXDDriverError:
                 with excutils.save_and_reraise_exception(), _best_effort():
-                    self._failed.add(fingerprint)
+                    # LXD may still take in what nobody waits for.
+                    self._unwanted.add(fingerprint)
                     self.forget(image)
         return image
 
-    def _discard_failed(self) -> None:
-        """Remove what failed uploads left in LXD after all, before the next one begins."""
-        failed = set(self._failed)
-        if not failed:
+    def discard(self, fingerprint: str) -> None:
+        """Remove an image that has done its work; if LXD is away, when the next one begins."""
+        with _best_effort():
+            self._unwanted.add(fingerprint)
+            with contextlib.suppress(exception.NotFound):
+                self._session.delete_image(fingerprint)
+            self._unwanted.discard(fingerprint)
+
+    def discard_unwanted(self) -> None:
+        """Remove what is in LXD after all, before another image begins."""
+        unwanted = set(self._unwanted)
+        if not unwanted:
             return
         with _best_effort():
-            for fingerprint in failed.intersection(self._session.images_without_alias()):
+            for fingerprint in unwanted.intersection(self._session.images_without_alias()):
                 self._session.delete_image(fingerprint)
-            self._failed -= failed
+            self._unwanted -= unwanted
 
 
 @contextlib.contextmanager
@@ -170,7 +179,7 @@ def _best_effort() -> Iterator[None]:
     try:
         yield
     except exception.LXDDriverError as error:
-        LOG.warning("Could not remove an unfinished image: %s", error)
+        LOG.warning("Could not remove an image that nobody needs: %s", error)
 
 
 class _Sized:

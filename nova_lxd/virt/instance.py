@@ -49,6 +49,10 @@ def config_drive_name(name: str) -> str:
 IMAGE_SNAPSHOT = "nova-image"
 """A container has this snapshot only while an image is made of it."""
 
+RESIZE_SNAPSHOT = "nova-resize"
+"""The way back from a resize: taken when the server is off, gone when the resize is confirmed or
+reverted."""
+
 CONFIG_DRIVE_PATH = "/var/lib/cloud/seed/config_drive"
 """Where cloud-init looks for the files of a config drive, and containers have no disk labels."""
 

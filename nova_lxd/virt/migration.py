@@ -11,6 +11,7 @@ from oslo_utils import units
 
 from nova_lxd import exception
 from nova_lxd.virt import flavor as flavor_translator
+from nova_lxd.virt import instance as instance_translator
 from nova_lxd.virt.container import Containers
 from nova_lxd.virt.model import Flavor, HostFacts
 from nova_lxd.virt.order import flavor_of, order_of
@@ -21,8 +22,7 @@ from nova_lxd.virt.undo import Undo
 CONF = nova.conf.CONF
 LOG = logging.getLogger(__name__)
 
-SNAPSHOT = "nova-resize"
-"""The way back: taken when the server is off, gone when the resize is confirmed or reverted."""
+SNAPSHOT = instance_translator.RESIZE_SNAPSHOT
 
 
 class Migration:
@@ -89,20 +89,21 @@ class Migration:
         self._containers.drop_snapshot(instance.name, SNAPSHOT)
 
     def revert(self, context: Any, instance: Any, network_info: Any, power_on: bool) -> None:
-        """Go the way back, as far as the resize came; the server has its old flavor again."""
+        """Go the way back, as far as the resize came; the server has its old flavor again.
+
+        One that fails before the disk is what it was, the next start completes.
+        """
         name = instance.name
         self._session.change_state(name, "stop", force=True)
         order = order_of(context, instance, instance.image_meta, network_info)
         if SNAPSHOT in self._session.snapshot_names(name):
-            self._restore(name)
+            self._session.mark_reverting(name)
+            self._session.restore_snapshot(name, SNAPSHOT)
+            LOG.info("The root disk is what it was before the resize", instance=instance)
         self._containers.configure(self._containers.spec_of(order))
         self._containers.drop_snapshot(name, SNAPSHOT)
         if power_on:
             self._power.on(instance, network_info)
-
-    def _restore(self, name: str) -> None:
-        self._session.restore_snapshot(name, SNAPSHOT)
-        LOG.info("The root disk of %s is what it was before the resize", name)
 
     def _check(self, instance: Any, dest: str, new: Flavor) -> None:
         if dest != CONF.my_ip:

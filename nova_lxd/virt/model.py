@@ -21,6 +21,10 @@ ROLE_KEY = "user.nova.role"
 """Where an instance's role is kept."""
 
 
+REVERTING_KEY = "user.nova.reverting"
+"""What an instance's config has while it is to become what its snapshot is."""
+
+
 @dataclass(frozen=True, slots=True)
 class Flavor:
     """What the flavor promises.  Sizes are binary: MiB and GiB, as Nova means them."""
@@ -161,6 +165,8 @@ class InstanceState:
     its NICs, ``rescue`` for its rescue container."""
     pool: str = ""
     """The storage pool of its root disk."""
+    reverting: bool = False
+    """Whether a resize of it is being reverted, and its disk is not yet what it was."""
     nics: Mapping[str, str] = field(default_factory=dict)
     """The MAC addresses of its own NICs by their names on the host."""
 

@@ -44,9 +44,11 @@ class Power:
         """Read the container that a server starts from.
 
         One that Nova does not call rescued starts from its own root, whatever a rescue or its end
-        left when it was cut off.
+        left when it was cut off.  And one whose resize was to be reverted has its old disk first.
         """
         current = self._containers.current(instance)
+        if current.reverting and current.status == "Stopped":
+            self._session.restore_snapshot(instance.name, instance_translator.RESIZE_SNAPSHOT)
         rescued = instance.vm_state == vm_states.RESCUED
         if not current.role or (rescued and current.role == instance_translator.RESCUE_ROLE):
             return current
@@ -111,7 +113,8 @@ class Power:
     def reboot(self, context: Any, instance: Any, network_info: Any, *, hard: bool) -> None:
         """Stop and start a server; a soft reboot asks the guest first.
 
-        A hard one is Nova's repair: profile, devices and ports are made anew from what Nova knows.
+        A hard one is Nova's repair: profile, devices and ports are made anew from what Nova knows,
+        and snapshots that failed actions left are dropped; Nova allows none while a resize is open.
         Its ports are wired from scratch, since os-vif leaves a port that Open vSwitch knows as it
         is, even when half of its wires are gone.  A rescued server's own container must not have
         its NICs back yet.
@@ -123,6 +126,7 @@ class Power:
         container = self._mended(instance, network_info)
         if hard and not container.role:
             order = order_of(context, instance, instance.image_meta, network_info)
+            self._containers.drop_leftovers(instance.name)
             self._containers.configure(self._containers.spec_of(order))
         self.start(instance, network_info, container)
 

@@ -22,6 +22,7 @@ from nova_lxd import exception
 from nova_lxd.virt import image as image_translator
 from nova_lxd.virt import instance as instance_translator
 from nova_lxd.virt.container import Containers
+from nova_lxd.virt.imagecache import ImageCache
 from nova_lxd.virt.model import HostFacts
 from nova_lxd.virt.session import Session
 from nova_lxd.virt.undo import remove_all
@@ -37,10 +38,13 @@ _NO_PROGRAM = "executable file not found"
 class Snapshots:
     """Makes Glance images of servers."""
 
-    def __init__(self, session: Session, host: HostFacts, containers: Containers) -> None:
+    def __init__(
+        self, session: Session, host: HostFacts, containers: Containers, images: ImageCache
+    ) -> None:
         self._session = session
         self._host = host
         self._containers = containers
+        self._images = images
 
     def take(
         self, context: Any, instance: Any, image_id: str, update_task_state: Callable[..., None]
@@ -74,6 +78,7 @@ class Snapshots:
     ) -> None:
         update_task_state(task_state=task_states.IMAGE_PENDING_UPLOAD)
         metadata = self._metadata(instance, api.get(context, image_id))
+        self._images.discard_unwanted()
         fingerprint = self._publish(instance, image_id)
         try:
             update_task_state(
@@ -83,8 +88,7 @@ class Snapshots:
             with self._session.export(fingerprint) as data:
                 api.update(context, image_id, metadata, data=data, purge_props=False)
         finally:
-            delete = functools.partial(self._session.delete_image, fingerprint)
-            remove_all(instance, [("published image", delete)])
+            self._images.discard(fingerprint)
 
     def _publish(self, instance: Any, image_id: str) -> str:
         """Write an image of the server to LXD's store and return its fingerprint."""

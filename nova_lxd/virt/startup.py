@@ -24,7 +24,6 @@ from nova_lxd.virt import instance as instance_translator
 from nova_lxd.virt import network
 from nova_lxd.virt.container import Containers
 from nova_lxd.virt.lifecycle import Lifecycle
-from nova_lxd.virt.migration import SNAPSHOT as RESIZE_SNAPSHOT
 from nova_lxd.virt.migration import Migration
 from nova_lxd.virt.model import InstanceState
 from nova_lxd.virt.session import Session
@@ -81,7 +80,7 @@ def action_for(
         return _CUT_OFF[task_state]
     if task_state is None and rescue_remains and vm_state != vm_states.RESCUED:
         return Action.MEND_RESCUE
-    if task_state is None and can_go_back and vm_state != vm_states.RESIZED:
+    if task_state is None and can_go_back and vm_state not in (vm_states.RESIZED, vm_states.ERROR):
         return Action.END_RESIZE
     return Action.KEEP
 
@@ -177,7 +176,7 @@ class Startup:
             instance.vm_state,
             instance.task_state,
             rescue_remains=found.rescue_remains,
-            can_go_back=RESIZE_SNAPSHOT in found.snapshots,
+            can_go_back=instance_translator.RESIZE_SNAPSHOT in found.snapshots,
         )
         if action is Action.KEEP:
             return

@@ -55,6 +55,12 @@ def _rebuild(case: Any, server: dict) -> None:
     case.api.post_server_action(server["id"], {"rebuild": {"imageRef": case.busybox_image()}})
 
 
+def _shelve(case: Any, server: dict) -> None:
+    # Nova's own default is to take a shelved server off its host at once.
+    case.flags(shelved_offload_time=-1)
+    case.api.post_server_action(server["id"], {"shelve": None})
+
+
 def _diagnostics(case: Any, server: dict) -> None:
     case.api.get_server_diagnostics(server["id"])
 
@@ -100,6 +106,13 @@ GROUPS = {
         "confirm": Action(_post("confirmResize"), before=("resize",)),
         "revert": Action(_post("revertResize"), before=("resize",)),
     },
+    "images": {
+        "snapshot": Action(_post("createImage", {"name": "snapshot"})),
+        "shelve": Action(_shelve, "SHELVED"),
+        "unshelve": Action(_post("unshelve"), before=("shelve",)),
+        "offload": Action(_post("shelveOffload"), "SHELVED_OFFLOADED", before=("shelve",)),
+        "unshelve elsewhere": Action(_post("unshelve"), before=("shelve", "offload")),
+    },
     "a look inside": {
         "set password": Action(_post("changePassword", {"adminPass": "a-password"})),
         "console log": Action(_post("os-getConsoleOutput", {}), answers=True),
@@ -113,6 +126,8 @@ CREATIONS = frozenset(name for name, action in ACTIONS.items() if action.send is
 
 WAY_BACK = {
     "RESCUE": "unrescue",
+    "SHELVED": "unshelve",
+    "SHELVED_OFFLOADED": "unshelve elsewhere",
     "SOFT_DELETED": "restore",
     "VERIFY_RESIZE": "revert",
 }

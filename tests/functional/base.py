@@ -297,7 +297,7 @@ class ServerTestCase(test.TestCase, integrated_helpers.PlacementInstanceHelperMi
     def _expected_server(self, server: dict) -> invariants.ExpectedServer:
         flavor = server["flavor"]
         power = server["OS-EXT-STS:power_state"]
-        built = server["status"] not in ("ERROR", "BUILD")
+        built = server["status"] not in ("ERROR", "BUILD", "SHELVED_OFFLOADED")
         ports = self.neutron.ports_of(server["id"]) if built else []
         return invariants.ExpectedServer(
             name=self.name_of(server),

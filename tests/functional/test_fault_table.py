@@ -23,7 +23,6 @@ from nova.compute import power_state
 from nova.context import get_admin_context
 from nova.tests.functional.api import client as api_client
 
-from aio.errors import AioError
 from nova_lxd.virt import event, migration
 from nova_lxd.virt.instance import rescue_name
 from tests.fake_lxd.faults import Call, Fault
@@ -155,10 +154,11 @@ class FaultTableTest(ServerTestCase):
         finally:
             self.hits = self.proxy.faults.hits[:1]
             self.proxy.faults.clear()
+        # What could not be removed while LXD was away goes with the next thing that is done.
         self._uploading, self.was_away = action.new_image, kind is Fault.DROPPED
         status, problems = self.judge(action, server, before)
-        self._uploading = False
-        problems += self.returns(action, server, problems)
+        away, self.was_away, self._uploading = self.was_away, False, False
+        problems += self.returns(action, server, problems, away)
         return f"{status} {refusal}".strip(), problems
 
     def judge(self, action: Action, server: dict, before: str) -> tuple[str, list[str]]:
@@ -171,10 +171,10 @@ class FaultTableTest(ServerTestCase):
             problems.append(f"the status is {status}")
         return status, problems
 
-    def returns(self, action: Action, server: dict, problems: list[str]) -> list[str]:
+    def returns(self, action: Action, server: dict, problems: list[str], away: bool) -> list[str]:
         """Bring the server back, or away; say what is wrong with it then."""
         try:
-            done = self.bring_back(action, server, problems)
+            done = self.bring_back(action, server, problems, away)
             return [f"brought back, {problem}" for problem in self.unclean()] if done else []
         except (AssertionError, api_client.OpenStackApiException) as error:
             with contextlib.suppress(AssertionError, api_client.OpenStackApiException):
@@ -268,7 +268,9 @@ class FaultTableTest(ServerTestCase):
         self.compute.manager._query_driver_power_state_and_sync(context, instance)
         wait_for(lambda: self.idle(server), "the server that was synced")
 
-    def bring_back(self, action: Action, server: dict, problems: list[str]) -> bool:
+    def bring_back(
+        self, action: Action, server: dict, problems: list[str], away: bool = False
+    ) -> bool:
         """Make the server run again, or end it when it was to end or to begin.
 
         :returns: whether anything had to be done
@@ -283,8 +285,10 @@ class FaultTableTest(ServerTestCase):
         elif status == "ERROR":
             self.do(ACTIONS[action.back], server)
             self.heal(server)
-        elif problems or not self.runs(server):
+        elif problems or away or not self.runs(server):
             self.do(ACTIONS[WAY_BACK.get(status, "hard reboot")], server)
+            if self.nameless():
+                self.do(ACTIONS["snapshot"], server)
         else:
             return False
         return True
@@ -293,17 +297,14 @@ class FaultTableTest(ServerTestCase):
         return not all(image.aliases for image in super()._facts().images)
 
     def heal(self, server: dict) -> None:
-        """Do what the invariants tell operators to do.
+        """Do what the runbook tells operators to do.
 
-        Nova's books of a server are wrong when its rebuild on its own host or its move failed; and
-        while LXD is away the way back of a resize cannot be removed.
+        Nova's books of a server are wrong when its rebuild on its own host or its move failed.
         """
+        for move in self.admin_api.get_migrations():
+            self.placement.delete(f"/allocations/{move['uuid']}", version="1.28")
         placement = manage.PlacementCommands()
         placement.heal_allocations(instance_uuid=server["id"], force=True)
-        if self.was_away:
-            name = f"{self.name_of(server)}/{migration.SNAPSHOT}"
-            with contextlib.suppress(AioError):
-                self._machine.lxd.lxc("delete", "--project", self._project, name)
 
     def runs(self, server: dict) -> bool:
         now = self.api.get_server(server["id"])
@@ -350,9 +351,12 @@ class FaultTableTest(ServerTestCase):
     def _facts(self):
         """One that waits for a verdict on its resize may have its way back, and so may a failed."""
         facts = super()._facts()
-        if self._uploading:
+        if self._uploading or self.was_away:
             named = tuple(image for image in facts.images if image.aliases)
             facts = dataclasses.replace(facts, images=named)
+        if self.was_away:
+            others = tuple(dataclasses.replace(each, snapshots=()) for each in facts.instances)
+            facts = dataclasses.replace(facts, instances=others)
         waiting = [each for each in self._present() if each["status"] in ("VERIFY_RESIZE", "ERROR")]
         if not waiting:
             return facts

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from unittest import mock
 
+import fixtures
+from nova.cmd import manage
+
+from nova_lxd import exception
 from tests.functional.base import ServerTestCase, wait_for
+
+_SESSION = "nova_lxd.virt.session.Session"
 
 
 class ResizeTest(ServerTestCase):
@@ -71,6 +77,49 @@ class ResizeTest(ServerTestCase):
         full = "dd if=/dev/zero of=/root/much bs=1M count=1100 2>&1 || true"
         assert "quota" in self.guest(server, "sh", "-c", full).lower()
         self.guest(server, "rm", "/root/much")
+        self.assert_clean()
+
+    def test_a_revert_that_fails_is_completed_by_a_hard_reboot(self):
+        self.expect_log(r"\[nova\.compute\.manager\]", r"\[oslo_messaging\.rpc\.server\]")
+        server = self.boot(flavor=self.small)
+        self.guest(server, "sh", "-c", "echo old > /root/file; sync")
+        server = self.resize(server, self.large)
+        self.guest(server, "sh", "-c", "echo new > /root/file; sync")
+
+        def refuse(*args):
+            raise exception.LXDError("no snapshots today")
+
+        with fixtures.MonkeyPatch(f"{_SESSION}.restore_snapshot", refuse):
+            self.act(server, {"revertResize": None}, "ERROR")
+        self.restart_compute()
+        server = self.act(server, {"reboot": {"type": "HARD"}}, "ACTIVE")
+        assert self.limits(server) == ("64MiB", "1", "1GiB")
+        assert self.guest(server, "cat", "/root/file") == "old"
+        assert self.snapshots(server) == []
+        # What is written from now on is never taken for what was to be reverted.
+        self.guest(server, "sh", "-c", "echo newer > /root/file; sync")
+        self.act(server, {"reboot": {"type": "HARD"}}, "ACTIVE")
+        assert self.guest(server, "cat", "/root/file") == "newer"
+        self.heal_allocations(server)
+
+    def test_a_confirmation_that_fails_is_forgotten_by_a_hard_reboot(self):
+        self.expect_log(r"\[nova\.compute\.manager\]", r"\[oslo_messaging\.rpc\.server\]")
+        server = self.resize(self.boot(flavor=self.small), self.large)
+
+        def refuse(*args):
+            raise exception.LXDError("no snapshots today")
+
+        with fixtures.MonkeyPatch(f"{_SESSION}.delete_snapshot", refuse):
+            self.act(server, {"confirmResize": None}, "ERROR")
+        server = self.act(server, {"reboot": {"type": "HARD"}}, "ACTIVE")
+        assert self.snapshots(server) == []
+        self.heal_allocations(server)
+
+    def heal_allocations(self, server: dict) -> None:
+        """Do what Nova's operators do after a move that failed."""
+        for move in self.admin_api.get_migrations():
+            self.placement.delete(f"/allocations/{move['uuid']}", version="1.28")
+        manage.PlacementCommands().heal_allocations(instance_uuid=server["id"], force=True)
         self.assert_clean()
 
     def test_a_smaller_disk(self):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Callable
-from unittest import mock
+from typing import ClassVar
 
 import nova.conf
 from nova import exception as nova_exception
@@ -25,31 +25,43 @@ PROJECT = "nova"
 
 
 class Glance:
-    """What a snapshot asks of Nova's ``glance.API``, and of Nova."""
+    """An image that is made: what Glance and Nova are told of it.
+
+    :ivar content: what was uploaded
+    :ivar known: whether Glance still has it
+    """
+
+    images: ClassVar[dict[str, Glance]] = {}
 
     def __init__(self) -> None:
-        self.image_id = str(uuid.uuid4())
-        self.images = {self.image_id: {"id": self.image_id, "name": "web-backup"}}
+        self.id = str(uuid.uuid4())
+        self.metadata = {"id": self.id, "name": "web-backup"}
         self.content = b""
+        self.known = True
         self.said: list[str] = []
-        self.failing = False
-
-    def get(self, context, image_id):
-        return self.images[image_id]
-
-    def update(self, context, image_id, metadata, data, purge_props):
-        if self.failing:
-            raise nova_exception.ImageNotFound(image_id=image_id)
-        content = data.read()
-        self.images[image_id].update(metadata)
-        self.content = content
-
-    def delete(self, context, image_id):
-        if self.images.pop(image_id, None) is None:
-            raise nova_exception.ImageNotFound(image_id=image_id)
+        self.images[self.id] = self
 
     def update_task_state(self, task_state, expected_state=None):
         self.said.append(task_state)
+
+
+class GlanceAPI:
+    """What a snapshot asks of Nova's ``glance.API``; tests build servers in many threads."""
+
+    def get(self, context, image_id):
+        return Glance.images[image_id].metadata
+
+    def update(self, context, image_id, metadata, data, purge_props):
+        image = Glance.images[image_id]
+        content = data.read()
+        image.metadata |= metadata
+        image.content = content
+
+    def delete(self, context, image_id):
+        image = Glance.images[image_id]
+        if not image.known:
+            raise nova_exception.ImageNotFound(image_id=image_id)
+        image.known = False
 
 
 class Host:
@@ -142,13 +154,9 @@ class Host:
         """Make an image of the server; ``glance`` is what Glance has of it."""
         order = self.order
         self.glance = Glance()
-        with mock.patch("nova.image.glance.API", return_value=self.glance):
-            self.driver.snapshot(
-                order.context,
-                order.instance,
-                self.glance.image_id,
-                self.glance.update_task_state,
-            )
+        self.driver.snapshot(
+            order.context, order.instance, self.glance.id, self.glance.update_task_state
+        )
 
     def forget_image(self) -> None:
         project = self.lxd.state.projects[PROJECT]

@@ -17,6 +17,7 @@ from nova_lxd import conf
 from tests.fake_lxd import FakeLXD
 
 from . import servers
+from .compute_host import GlanceAPI
 from .ports import Ports
 
 CONF = nova.conf.CONF
@@ -34,9 +35,10 @@ def fake(tmp_path):
 def ports():
     """A double of os-vif; the images that Glance gives are tiny, and no port has a tag."""
     untagged = mock.patch("nova.objects.VirtualInterfaceList.get_by_instance_uuid", list_none)
-    with Ports().installed() as ports, untagged:
-        with mock.patch("nova.virt.images.fetch", servers.fetch):
-            yield ports
+    fetched = mock.patch("nova.virt.images.fetch", servers.fetch)
+    glance = mock.patch("nova.image.glance.API", GlanceAPI)
+    with Ports().installed() as ports, untagged, fetched, glance:
+        yield ports
 
 
 def list_none(*args):

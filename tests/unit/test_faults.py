@@ -152,7 +152,7 @@ def check_rescue(host: Host, case: Case, index: int, kind: Fault) -> list[str]:
 
 
 def check_way_back(host: Host, case: Case, index: int, kind: Fault) -> list[str]:
-    """Check what ends a rescue; whatever fails, a hard reboot brings the server back."""
+    """Check what ends a rescue or a resize; whatever fails, a hard reboot brings it back whole."""
     action = getattr(host, case.action)
     error = attempt(action)
     problems = check_error(host, index, kind, error)
@@ -163,14 +163,14 @@ def check_way_back(host: Host, case: Case, index: int, kind: Fault) -> list[str]
         problems.append(f"a hard reboot does not mend it: {again!r}")
     if host.power_state() != case.power:
         problems.append(f"the power state is {host.power_state()} in the end")
-    problems += [f"it left {thing}" for thing in host.rescue_remains()]
+    problems += [f"it left {thing}" for thing in host.rescue_remains() + host.snapshots()]
     return problems + check_destroy_at_last(host)
 
 
 def check_snapshot(host: Host, case: Case, index: int, kind: Fault) -> list[str]:
     error = attempt(host.snapshot)
     problems = check_error(host, index, kind, error)
-    if error and host.glance.images:
+    if error and host.glance.known:
         problems.append("an image that failed is left in Glance")
     (struck,) = host.lxd.faults.hits
     undone = struck.method != "DELETE" and not struck.path.endswith("/wait")
@@ -193,6 +193,8 @@ CHECKS = {
     "destroy": check_destroy,
     "rescue": check_rescue,
     "unrescue": check_way_back,
+    "confirm": check_way_back,
+    "revert": check_way_back,
 }
 
 

@@ -14,7 +14,7 @@ from nova.compute import task_states
 from nova_lxd.virt import rootfs
 from tests.fake_lxd import Fault
 
-from .compute_host import Glance, Host, attempt, check_destroy_at_last
+from .compute_host import Glance, GlanceAPI, Host, attempt, check_destroy_at_last
 
 pytestmark = pytest.mark.usefixtures("options")
 
@@ -28,7 +28,7 @@ def host(tmp_path, ports):
 
 def test_glance_gets_what_a_server_can_be_made_of(host):
     host.snapshot()
-    image = host.glance.images[host.glance.image_id]
+    image = host.glance.metadata
     assert (image["name"], image["disk_format"], image["container_format"]) == (
         "web-backup",
         "raw",
@@ -47,7 +47,7 @@ def test_of_a_server_that_is_gone(host):
     host.destroy()
     error = attempt(host.snapshot)
     assert isinstance(error, nova_exception.InstanceNotRunning)
-    assert host.glance.images == {}
+    assert not host.glance.known
 
 
 def test_the_server_is_deleted_meanwhile(host, monkeypatch):
@@ -61,7 +61,7 @@ def test_the_server_is_deleted_meanwhile(host, monkeypatch):
     error = attempt(host.snapshot)
     assert isinstance(error, nova_exception.UnexpectedDeletingTaskStateError)
     assert host.snapshot_remains() == []
-    assert host.glance.images == {}
+    assert not host.glance.known
 
 
 def test_a_delete_waits_for_lxd_to_end_the_image(host):
@@ -99,7 +99,7 @@ def test_glance_refuses(host, monkeypatch):
     def refuse(*args, **kwargs):
         raise nova_exception.ImageNotFound(image_id="an image")
 
-    monkeypatch.setattr(Glance, "update", refuse)
+    monkeypatch.setattr(GlanceAPI, "update", refuse)
     assert isinstance(attempt(host.snapshot), nova_exception.ImageNotFound)
     assert host.snapshot_remains() == []
 
@@ -109,4 +109,4 @@ def test_an_export_that_breaks_off_is_never_taken_for_the_whole(host):
     host.lxd.faults.fail(is_export, Fault.BROKEN_JSON)
     assert isinstance(attempt(host.snapshot), nova_exception.HypervisorUnavailable)
     assert host.snapshot_remains() == []
-    assert host.glance.images == {}
+    assert not host.glance.known

@@ -55,7 +55,8 @@ def test_a_way_back_is_kept_while_a_resize_can_be_reverted():
     for action, vm, task, _ in actions():
         if action is Action.END_RESIZE:
             assert task is None
-            assert vm != vm_states.RESIZED
+            # In ERROR a revert may have failed, which the next start completes.
+            assert vm not in (vm_states.RESIZED, vm_states.ERROR)
         if action is Action.GIVE_UP_RESIZE:
             assert task == task_states.RESIZE_FINISH
 

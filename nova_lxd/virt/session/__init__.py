@@ -14,7 +14,15 @@ from typing import Any
 from urllib import parse
 
 from nova_lxd import exception
-from nova_lxd.virt.model import ROLE_KEY, Config, Devices, IdRange, InstanceSpec, InstanceState
+from nova_lxd.virt.model import (
+    REVERTING_KEY,
+    ROLE_KEY,
+    Config,
+    Devices,
+    IdRange,
+    InstanceSpec,
+    InstanceState,
+)
 from nova_lxd.virt.session.commands import Commands
 from nova_lxd.virt.session.files import Files
 from nova_lxd.virt.session.images import Images
@@ -242,6 +250,7 @@ def _state(item: Mapping[str, Any]) -> InstanceState:
         status=item["status"],
         id_base=taken.base if taken else None,
         role=config.get(ROLE_KEY, ""),
+        reverting=REVERTING_KEY in config,
         pool=item["expanded_devices"].get("root", {}).get("pool", ""),
         nics={
             device["host_name"]: device.get("hwaddr", "")

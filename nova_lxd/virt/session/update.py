@@ -9,7 +9,7 @@ from typing import Any
 import tenacity
 
 from nova_lxd import exception
-from nova_lxd.virt.model import ROLE_KEY, Config, Devices
+from nova_lxd.virt.model import REVERTING_KEY, ROLE_KEY, Config, Devices
 from nova_lxd.virt.session.transport import Transport
 
 _KEPT = ("volatile.", "image.", "user.nova.request_id")
@@ -64,6 +64,14 @@ class Updates(Transport):
             }
 
         self.retry_busy(functools.partial(self._change_instance, name, change))
+
+    def mark_reverting(self, name: str) -> None:
+        """Note that an instance is to become what its snapshot is.
+
+        The snapshot was taken without the note, so restoring it takes the note away.
+        """
+        body = {"config": {REVERTING_KEY: "true"}}
+        self.operate("PATCH", "instances", name, json=body)
 
     def _change_instance(
         self, name: str, change: Callable[[dict[str, Any]], dict[str, Any]]
