@@ -25,7 +25,7 @@ from nova.tests.functional.api import client as api_client
 
 from nova_lxd.virt import event, migration
 from nova_lxd.virt.instance import rescue_name
-from tests.fake_lxd.faults import Call, Fault
+from tests.fake_lxd.faults import Call, Fault, Selector
 from tests.functional.actions import ACTIONS, CREATIONS, GONE, GROUPS, WAY_BACK, Action
 from tests.functional.base import POWER, ServerTestCase, wait_for
 from tests.functional.proxy import Proxy
@@ -35,8 +35,10 @@ AWAY = 3
 """Calls that find nobody when LXD is away for a moment: what DROPPED stands for here."""
 TRIES = 3
 """How often a row is begun whose fault strikes another call than the one that was recorded."""
-ALL = os.environ.get("NOVA_LXD_FAULTS") == "all"
-"""Whether every kind is tried at every call; else they take turns."""
+SHARE = 2
+"""Calls of an action that get a fault, unless there are to be more."""
+FAULTS = os.environ.get("NOVA_LXD_FAULTS", "")
+"""``each``: every call gets a fault, and the kinds take turns; ``all``: every call gets all."""
 TABLE = os.environ.get("NOVA_LXD_FAULT_TABLE", "")
 """A file that gets a line for each row."""
 _NETWORK_DEVICES = ("tap", "tin", "qbr", "qvb", "qvo")
@@ -60,17 +62,18 @@ class Row(NamedTuple):
 
 
 def plan(calls: list[Call], background: set[Call]) -> Iterator[tuple[int, Fault]]:
-    """Say which faults strike which calls: one each, every kind at least once, or all."""
-    used: set[Fault] = set()
+    """Say which faults strike which calls."""
     for index, call in enumerate(calls):
         kinds = [kind for kind in KINDS if _suits(kind, call, background)]
-        chosen = kinds if ALL else [kinds[index % len(kinds)]]
-        used.update(chosen)
-        yield from ((index, kind) for kind in chosen)
-    for kind in KINDS:
-        index = next((i for i, call in enumerate(calls) if _suits(kind, call, background)), None)
-        if kind not in used and index is not None:
-            yield index, kind
+        if FAULTS == "all":
+            yield from ((index, kind) for kind in kinds)
+        elif FAULTS == "each" or index in _share(len(calls)):
+            yield index, kinds[index % len(kinds)]
+
+
+def _share(count: int) -> set[int]:
+    """Choose calls all along the way, by their number."""
+    return {count * number // SHARE + count // (2 * SHARE) for number in range(SHARE)}
 
 
 def _suits(kind: Fault, call: Call, background: set[Call]) -> bool:
@@ -103,7 +106,7 @@ class FaultTableTest(ServerTestCase):
         super()._flags_lxd()
         self.flags(endpoint=str(self.proxy.path), group="lxd")
 
-    @pytest.mark.timeout(3600 if ALL else 900)
+    @pytest.mark.timeout(7200 if FAULTS else 900)
     @ddt.data(*GROUPS)
     def test_every_call(self, group):
         rows = [row for name in GROUPS[group] for row in self.rows(name)]
@@ -135,18 +138,18 @@ class FaultTableTest(ServerTestCase):
     def row(self, name: str, index: int, kind: Fault, calls: list[Call]) -> Row:
         """Do the action with one fault, and see what has become of the server."""
         for _ in range(TRIES):
-            outcome, problems = self.strike(ACTIONS[name], index, kind)
-            if self.hits == calls[index : index + 1]:
+            strikes = _nth(calls[index], calls[: index + 1].count(calls[index]))
+            outcome, problems = self.strike(ACTIONS[name], strikes, kind)
+            if self.hits:
                 return Row(name, index, calls[index], kind, outcome, problems)
-            # A guest that shuts down late, for one, is asked twice.
+            # A guest that shuts down late, for one, is asked more or less often.
         return Row(name, index, calls[index], kind, outcome, [f"the fault struck {self.hits}"])
 
-    def strike(self, action: Action, index: int, kind: Fault) -> tuple[str, list[str]]:
+    def strike(self, action: Action, strikes: Selector, kind: Fault) -> tuple[str, list[str]]:
         server = self.begin(action)
         before = server["status"] if server else ""
         self.proxy.faults.forget_calls()
-        for at in range(index, index + (AWAY if kind is Fault.DROPPED else 1)):
-            self.proxy.faults.fail(at, kind)
+        self.proxy.faults.fail(strikes, kind, times=AWAY if kind is Fault.DROPPED else 1)
         try:
             server, refusal = self.attempt(action, server)
         except AssertionError as error:
@@ -372,6 +375,18 @@ class FaultTableTest(ServerTestCase):
     def _log_errors(self) -> tuple[str, ...]:
         """What is injected is logged, as it is to be."""
         return () if self._faulty else super()._log_errors()
+
+
+def _nth(call: Call, number: int) -> Selector:
+    """Strike from the call's occurrence of that number on."""
+    seen = 0
+
+    def strikes(method: str, path: str) -> bool:
+        nonlocal seen
+        seen += (method, path) == call
+        return seen >= number
+
+    return strikes
 
 
 def _without_way_back(instance):
