@@ -205,7 +205,7 @@ def _resize(contest: Contest, server: Any) -> Iterator[Step]:
 
     def ours() -> None:
         driver.migrate_disk_and_power_off(context, server, CONF.my_ip, large, None)
-        server.flavor = large
+        server.old_flavor, server.flavor = small, large
         meta = contests.image_meta()
         driver.finish_migration(context, None, server, "", None, meta, True, {})
 

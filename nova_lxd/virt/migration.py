@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from typing import Any
 
@@ -14,7 +15,7 @@ from nova_lxd.virt import flavor as flavor_translator
 from nova_lxd.virt import instance as instance_translator
 from nova_lxd.virt.container import Containers
 from nova_lxd.virt.model import Flavor, HostFacts
-from nova_lxd.virt.order import flavor_of, order_of
+from nova_lxd.virt.order import Order, flavor_of, order_of
 from nova_lxd.virt.power import Power
 from nova_lxd.virt.session import Session
 from nova_lxd.virt.undo import Undo
@@ -67,13 +68,16 @@ class Migration:
     ) -> None:
         """Give a stopped server its new flavor.
 
-        Nova lets nobody take back a resize that fails here, so the way back goes.
+        One for which that fails has its old flavor again, as Nova says then, and is in ERROR.  Nova
+        lets nobody revert it, so the way back goes.
         """
         drop = functools.partial(self._containers.drop_snapshot, instance.name, SNAPSHOT)
+        order = order_of(context, instance, image_meta, network_info)
+        old = dataclasses.replace(order, flavor=flavor_of(instance.old_flavor))
         with Undo(instance) as undo:
             undo.add("snapshot", drop)
-            order = order_of(context, instance, image_meta, network_info)
-            self._containers.configure(self._containers.spec_of(order))
+            undo.add("new flavor", functools.partial(self._configure, old))
+            self._configure(order)
             if power_on:
                 self._power.on(instance, network_info)
 
@@ -81,8 +85,11 @@ class Migration:
         """Make a server what its flavor says when its resize was cut off; there is no way back."""
         network_info = instance.get_network_info()
         order = order_of(context, instance, instance.image_meta, network_info)
-        self._containers.configure(self._containers.spec_of(order))
+        self._configure(order)
         self._containers.drop_snapshot(instance.name, SNAPSHOT)
+
+    def _configure(self, order: Order) -> None:
+        self._containers.configure(self._containers.spec_of(order))
 
     def confirm(self, instance: Any) -> None:
         """Forget the way back."""
@@ -100,7 +107,7 @@ class Migration:
             self._session.mark_reverting(name)
             self._session.restore_snapshot(name, SNAPSHOT)
             LOG.info("The root disk is what it was before the resize", instance=instance)
-        self._containers.configure(self._containers.spec_of(order))
+        self._configure(order)
         self._containers.drop_snapshot(name, SNAPSHOT)
         if power_on:
             self._power.on(instance, network_info)

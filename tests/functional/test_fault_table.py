@@ -331,16 +331,27 @@ class FaultTableTest(ServerTestCase):
         return []
 
     def _expected_server(self, server: dict):
-        """A server in ERROR may be in rescue or on its way; its power is Nova's all the same."""
+        """A server in ERROR may be in rescue, or have the limits of the other flavor of a resize.
+
+        Its power is Nova's all the same.
+        """
         expected = super()._expected_server(server)
         if server["status"] != "ERROR":
             return expected
         return dataclasses.replace(
             expected,
             root_gb=0,
+            memory_mb=self.limit(server) or expected.memory_mb,
             status=POWER.get(server["OS-EXT-STS:power_state"], ""),
             rescued=rescue_name(expected.name) in self.lxd_names("instances"),
         )
+
+    def limit(self, server: dict) -> int:
+        """Return the memory in MiB that LXD gives a server; 0 for one that it does not have."""
+        if self.name_of(server) not in self.lxd_names("instances"):
+            return 0
+        limit = self.lxd_instance(server)["expanded_config"].get("limits.memory", "0MiB")
+        return int(limit.removesuffix("MiB"))
 
     def _expected(self):
         """A server in ERROR may have its ports."""

@@ -139,6 +139,7 @@ class Host:
     def finish(self) -> None:
         """Do the second half of a resize."""
         order = self.order
+        order.instance.old_flavor = order.instance.flavor
         args = (order.instance, "", order.network_info, order.image_meta, True, {})
         self.driver.finish_migration(order.context, None, *args)
 
