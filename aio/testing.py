@@ -34,7 +34,7 @@ class Ring:
 
 RINGS = (
     Ring("unit", "tests/unit", needs_root=False, seconds=900),
-    Ring("functional", "tests/functional", needs_root=True, seconds=2400),
+    Ring("functional", "tests/functional", needs_root=True, seconds=3000),
     Ring("cloud", "tests/cloud", needs_root=True, seconds=1500),
 )
 CHECKS = ("lint", "mypy")

@@ -274,13 +274,17 @@ class ServerTestCase(test.TestCase, integrated_helpers.PlacementInstanceHelperMi
         self.assert_nothing_on_host()
 
     def _exists(self, server_id: str) -> bool:
-        try:
-            return bool(self.api.get_server(server_id))
-        except api_client.OpenStackApiNotFoundException:
-            return False
+        return bool(self._find(server_id))
 
     def _present(self) -> list[dict]:
-        return [server for server in self.api.get_servers() if server["id"] in self._servers]
+        """Read the servers that there are; one that is soft-deleted is in no list of the API."""
+        return [server for id_ in self._servers if (server := self._find(id_))]
+
+    def _find(self, server_id: str) -> dict | None:
+        try:
+            return self.api.get_server(server_id)
+        except api_client.OpenStackApiNotFoundException:
+            return None
 
     def _expected(self) -> invariants.Expected:
         pool = CONF.lxd.pool
