@@ -25,7 +25,7 @@ class Action:
     new_image: bool = False
     """Whether it is ordered from an image that the host does not have yet."""
     answers: bool = False
-    """Whether the API itself tells how it went; it leaves no record of an action then."""
+    """Whether the API waits for it, and itself tells how it went."""
     back: str = "hard reboot"
     """What mends a server that is in ERROR after it."""
 
@@ -114,7 +114,7 @@ GROUPS = {
         "unshelve elsewhere": Action(_post("unshelve"), before=("shelve", "offload")),
     },
     "a look inside": {
-        "set password": Action(_post("changePassword", {"adminPass": "a-password"})),
+        "set password": Action(_post("changePassword", {"adminPass": "x"}), answers=True),
         "console log": Action(_post("os-getConsoleOutput", {}), answers=True),
         "diagnostics": Action(_diagnostics, answers=True),
     },
