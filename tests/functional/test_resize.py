@@ -92,7 +92,7 @@ class ResizeTest(ServerTestCase):
         with fixtures.MonkeyPatch(f"{_SESSION}.restore_snapshot", refuse):
             self.act(server, {"revertResize": None}, "ERROR")
         self.restart_compute()
-        server = self.act(server, {"reboot": {"type": "HARD"}}, "ACTIVE")
+        server = self.mend(server)
         assert self.limits(server) == ("64MiB", "1", "1GiB")
         assert self.guest(server, "cat", "/root/file") == "old"
         assert self.snapshots(server) == []
@@ -111,9 +111,19 @@ class ResizeTest(ServerTestCase):
 
         with fixtures.MonkeyPatch(f"{_SESSION}.delete_snapshot", refuse):
             self.act(server, {"confirmResize": None}, "ERROR")
-        server = self.act(server, {"reboot": {"type": "HARD"}}, "ACTIVE")
+        server = self.mend(server)
         assert self.snapshots(server) == []
         self.heal_allocations(server)
+
+    def mend(self, server: dict) -> dict:
+        """Bring a server out of ERROR."""
+        self.api.post_server_action(server["id"], {"reboot": {"type": "HARD"}})
+
+        def runs() -> bool:
+            return self.api.get_server(server["id"])["status"] == "ACTIVE"
+
+        wait_for(runs, "the server to run")
+        return self.api.get_server(server["id"])
 
     def heal_allocations(self, server: dict) -> None:
         """Do what Nova's operators do after a move that failed."""
