@@ -76,10 +76,10 @@ class Lifecycle:
         The network is most of a boot, so image, profile and container are made while the ports are
         plugged and Neutron wires them; only the start waits for both.
         """
-        _refuse_unsupported(instance, block_device_info, injected_files)
+        order = self._accept(
+            context, instance, image_meta, network_info, block_device_info, injected_files
+        )
         configdrive.update_instance(instance)
-        order = order_of(context, instance, image_meta, network_info)
-        self._check(order)
         devicetags.record(context, instance, network_info)
         drive = functools.partial(
             self._drives.create, instance, network_info, injected_files, admin_password
@@ -115,9 +115,9 @@ class Lifecycle:
 
         :raises Refused: the server cannot be built so; nothing of it was touched
         """
-        _refuse_unsupported(instance, block_device_info, injected_files)
-        order = order_of(context, instance, image_meta, network_info)
-        self._check(order)
+        order = self._accept(
+            context, instance, image_meta, network_info, block_device_info, injected_files
+        )
         self._images.ensure(context, order.source, order.flavor, order.trusted_certs)
 
     def destroy(
@@ -146,13 +146,24 @@ class Lifecycle:
             return []
         return [("config drive", functools.partial(self._drives.remove, instance))]
 
-    def _check(self, order: Order) -> None:
-        """Refuse what cannot work before anything is made or downloaded."""
+    def _accept(
+        self,
+        context: Any,
+        instance: Any,
+        image_meta: Any,
+        network_info: Any,
+        block_device_info: Any,
+        injected_files: Any,
+    ) -> Order:
+        """Read an order, and refuse what cannot work before anything is made or downloaded."""
+        _refuse_unsupported(instance, block_device_info, injected_files)
+        order = order_of(context, instance, image_meta, network_info)
         flavor_translator.profile_config(order.flavor, self._host)
         flavor_translator.root_device(order.flavor, self._host)
         image_translator.check_metadata(order.source, order.flavor, self._host)
         for vif in order.vifs:
             vif_translator.check(vif)
+        return order
 
     def _create(
         self,
