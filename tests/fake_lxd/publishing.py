@@ -24,7 +24,7 @@ def publish(state: State, request: Request) -> Answer:
     name, _, snapshot = body["source"]["name"].partition("/")
     compression = body.get("compression_algorithm", "gzip")
     if compression.split()[0] not in _COMPRESSIONS:
-        raise Refusal(500, f'Invalid compression algorithm "{compression}"')
+        raise Refusal(400, f'Invalid compression algorithm "{compression}"')
     instance = find(state, request, name)
     if snapshot not in instance.snapshots:
         raise Refusal(404, "Instance not found")
