@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 import tempfile
@@ -108,11 +107,16 @@ def spawn(driver: LXDDriver, instance: objects.Instance) -> None:
     driver.spawn(nova_context.get_admin_context(), instance, image_meta(), [], "", {})
 
 
-def raw_create(contest: Contest, name: str, devices: dict[str, Any] | None = None) -> None:
+def raw_create(
+    contest: Contest,
+    name: str,
+    devices: dict[str, Any] | None = None,
+    fingerprint: str | None = None,
+) -> None:
     """Create a container with a request and a wait."""
     body = {
         "name": name,
-        "source": {"type": "image", "fingerprint": contest.fingerprint},
+        "source": {"type": "image", "fingerprint": fingerprint or contest.fingerprint},
         "config": CONFIG,
         "profiles": [],
         "devices": {"root": ROOT} | (devices or {}),
@@ -132,12 +136,13 @@ def raw_delete(contest: Contest, name: str) -> None:
     finish(contest.client, contest.client.api.instances[name].delete(params=PROJECT))
 
 
-def finish(client: Any, answer: Any) -> None:
-    """Wait for the end of an operation."""
+def finish(client: Any, answer: Any) -> dict[str, Any]:
+    """Wait for the end of an operation, and return what LXD says of it."""
     operation = answer.json()["metadata"]["id"]
     result = client.api.operations[operation].wait.get().json()["metadata"]
     if result["status_code"] != 200:
         raise RuntimeError(result["err"])
+    return dict(result)
 
 
 def write(rows: list[Row], path: Path) -> None:
@@ -166,8 +171,6 @@ def _upload(driver: LXDDriver, folder: Path) -> str:
     source = ImageSource(IMAGE_ID, "busybox", "raw", "bare", created_at=1)
     metadata = image.metadata_tarball(source, driver._facts)
     path = build_busybox(folder / "busybox.tar.gz")
-    fingerprint = hashlib.sha256(metadata + path.read_bytes()).hexdigest()
-    with path.open("rb") as rootfs:
-        driver._session.upload_image(fingerprint, metadata, rootfs, {})
+    fingerprint = driver._session.upload_image(metadata, [path.read_bytes()], {})
     driver._session.add_alias(IMAGE_ID, fingerprint)
     return fingerprint

@@ -80,6 +80,20 @@ Related options: ``image_timeout`` for operations that move a whole image.
 Seconds to wait while LXD takes in an image, and while it unpacks it for the first server.
 """,
     ),
+    cfg.IntOpt(
+        "image_max_gb",
+        default=256,
+        min=1,
+        mutable=True,
+        help="""
+GiB that the content of an image may need on a root disk.
+
+A flavor's root disk is the usual bound; this one holds for flavors whose root disk has no size
+(0 GiB), and for images that are fetched before a server wants them. A larger image is refused while
+it is read, before LXD unpacks any of it. An image that needs more than the storage pool has left is
+refused too.
+""",
+    ),
     cfg.StrOpt(
         "snapshot_compression",
         default="zstd",

@@ -11,9 +11,8 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
-from typing import BinaryIO
 
-from nova_lxd.virt.compression import CHUNK, Damaged, decompressed
+from nova_lxd.virt.compression import CHUNK, Damaged, Readable, decompressed
 
 BLOCK = 512
 MAX_EXTENSION = 1024 * 1024
@@ -98,15 +97,7 @@ class Entry:
     """In whole blocks."""
 
 
-def members(stream: BinaryIO, form: str) -> Iterator[Member]:
-    """Walk the archive; each member is yielded before its content is read.
-
-    See :func:`entries` for the parameters and errors.
-    """
-    return (entry.member for entry in entries(stream, form))
-
-
-def entries(stream: BinaryIO, form: str) -> Iterator[Entry]:
+def entries(stream: Readable, form: str) -> Iterator[Entry]:
     """Walk the archive as it is stored.
 
     :param stream: at the archive's first byte; it is read to its end
@@ -119,7 +110,7 @@ def entries(stream: BinaryIO, form: str) -> Iterator[Entry]:
 class _Walk:
     """One pass over a plain tar stream."""
 
-    def __init__(self, stream: BinaryIO) -> None:
+    def __init__(self, stream: Readable) -> None:
         self._stream = stream
         self._extended = 0
 

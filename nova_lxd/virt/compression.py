@@ -8,7 +8,7 @@ import lzma
 import sys
 import zlib
 from collections.abc import Callable, Mapping
-from typing import BinaryIO, Protocol
+from typing import Protocol
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -26,6 +26,13 @@ _ZSTD_WINDOW_LOG = 27
 
 class Damaged(Exception):
     """The archive is truncated, corrupt, ambiguous or a bomb; the message says which."""
+
+
+class Readable(Protocol):
+    """What is asked of a stream."""
+
+    def read(self, size: int, /) -> bytes:
+        """Read so many bytes; fewer only at the end."""
 
 
 class _Decompressor(Protocol):
@@ -81,7 +88,7 @@ _DECOMPRESSORS: Mapping[str, Callable[[], _Decompressor]] = {
 }
 
 
-def decompressed(stream: BinaryIO, form: str) -> BinaryIO:
+def decompressed(stream: Readable, form: str) -> Readable:
     """Read what a stream holds, whatever it is compressed with.
 
     :param form: ``tar`` for a stream that is not compressed, ``tar.gz``, ``tar.xz``, ``tar.bz2`` or
@@ -96,7 +103,7 @@ def decompressed(stream: BinaryIO, form: str) -> BinaryIO:
 class _Decompressed(io.RawIOBase):
     """What one or several compressed streams in a row hold."""
 
-    def __init__(self, stream: BinaryIO, new: Callable[[], _Decompressor]) -> None:
+    def __init__(self, stream: Readable, new: Callable[[], _Decompressor]) -> None:
         self._stream = stream
         self._new = new
         self._decompressor = new()

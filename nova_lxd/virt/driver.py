@@ -68,6 +68,7 @@ class LXDDriver(driver.ComputeDriver):  # type: ignore[misc]
         **driver.ComputeDriver.capabilities,
         "supports_device_tagging": True,
         "supports_image_type_raw": True,
+        "supports_trusted_certs": True,
     }
 
     def __init__(self, virtapi: Any) -> None:
@@ -97,7 +98,7 @@ class LXDDriver(driver.ComputeDriver):  # type: ignore[misc]
 
     def _make_services(self) -> None:
         session, facts = self._session, self._facts
-        images = ImageCache(session, facts)
+        images = self._images = ImageCache(session, facts)
         images.discard_unfinished()
         containers = self._containers = Containers(session, facts)
         self._power = Power(session, containers, self._consoles)
@@ -318,6 +319,10 @@ class LXDDriver(driver.ComputeDriver):  # type: ignore[misc]
     @translated(SNAPSHOT_ERRORS)
     def snapshot(self, context: Any, instance: Any, image_id: str, update_task_state: Any) -> None:
         self._snapshots.take(context, instance, image_id, update_task_state)
+
+    @translated()
+    def cache_image(self, context: Any, image_id: str) -> bool:
+        return self._images.prefetch(context, image_id)
 
     # -- another flavor
 

@@ -18,10 +18,13 @@ GIB = 1024**3
 SNIFF_BYTES = 0x8001 + 5
 """How much of a file :func:`sniff` wants to see: an ISO 9660 label lies 32 KiB into it."""
 
-ARCHIVES = frozenset({"tar", "tar.gz", "tar.xz", "tar.bz2", "tar.zst"})
+SEEKABLE = frozenset({"squashfs"})
+"""What cannot be read from its beginning to its end."""
+
+ARCHIVES = frozenset({"tar", "tar.gz", "tar.xz", "tar.bz2", "tar.zst"}) | SEEKABLE
 """What a root file system may come as, in the words of :func:`sniff`."""
 
-DISK_FORMATS = frozenset({"raw", "root-tar"})
+DISK_FORMATS = frozenset({"raw", "root-tar", "squashfs"})
 CONTAINER_FORMATS = frozenset({"bare", "tgz"})
 
 # Nova shows a tenant 255 characters of a fault, a good sixty of which are its own.
@@ -32,7 +35,6 @@ _RECIPES = {
     **dict.fromkeys(("qcow2", "qed", "vmdk", "vdi", "vhd", "vhdx", "ploop"), _FROM_DISK),
     **dict.fromkeys(("luks", "gpt", "ami", "ari", "aki"), _FROM_DISK),
     "iso": f"{_FROM_DIRECTORY} of an installed system",
-    "squashfs": f"{_NEED}: 'sqfs2tar IMAGE | gzip'",
     "docker": f"{_NEED}: 'docker export CONTAINER | gzip', with an init",
     "polyglot": f"it bears the marks of several formats; {_FROM_DIRECTORY}",
 }
@@ -81,12 +83,10 @@ _MADE_FOR = {
 }
 
 
-def check_metadata(image: ImageSource, flavor: Flavor, host: HostFacts) -> None:
+def check_metadata(image: ImageSource, host: HostFacts) -> None:
     """Refuse an image by what Glance says of it, before a byte is downloaded.
 
     :raises ImageRefused: its format, architecture or purpose does not fit a container here
-    :raises DiskTooSmall: its ``min_disk``, or the stored file, exceeds the flavor's root disk
-    :raises FlavorRefused: its ``min_ram`` exceeds the flavor's memory
     """
     _check_format(image)
     architecture(image, host)
@@ -95,7 +95,23 @@ def check_metadata(image: ImageSource, flavor: Flavor, host: HostFacts) -> None:
         if value.strip().lower() != wanted:
             reason = f"property {name}={value[:40]!r}: not made for LXD containers"
             raise ImageRefused(image.id, f"{reason}; use {wanted} or choose another image")
-    _check_size(image, flavor)
+
+
+def check_size(image: ImageSource, flavor: Flavor) -> None:
+    """Refuse a flavor that is too small for what Glance says of an image.
+
+    :raises DiskTooSmall: its ``min_disk``, or the stored file, exceeds the flavor's root disk
+    :raises FlavorRefused: its ``min_ram`` exceeds the flavor's memory
+    """
+    # A flavor without a root disk size takes the image's.
+    needed = max(image.min_disk_gb * GIB, image.size)
+    if flavor.root_gb and needed > flavor.root_gb * GIB:
+        raise DiskTooSmall(flavor.root_gb * GIB, needed)
+    if image.min_ram_mb > flavor.memory_mb:
+        raise FlavorRefused(
+            f"flavor {flavor.name[:40]!r}: memory {flavor.memory_mb} MiB: image {image.id} has "
+            f"min_ram={image.min_ram_mb}: choose a flavor with more memory"
+        )
 
 
 def architecture(image: ImageSource, host: HostFacts) -> str:
@@ -194,18 +210,6 @@ def _check_format(image: ImageSource) -> None:
         if value not in accepted:
             recipe = _RECIPES.get(value, _FROM_DIRECTORY)
             raise ImageRefused(image.id, f"{key}={value[:40]!r}: {recipe}")
-
-
-def _check_size(image: ImageSource, flavor: Flavor) -> None:
-    # A flavor without a root disk size takes the image's.
-    needed = max(image.min_disk_gb * GIB, image.size)
-    if flavor.root_gb and needed > flavor.root_gb * GIB:
-        raise DiskTooSmall(flavor.root_gb * GIB, needed)
-    if image.min_ram_mb > flavor.memory_mb:
-        raise FlavorRefused(
-            f"flavor {flavor.name[:40]!r}: memory {flavor.memory_mb} MiB: image {image.id} has "
-            f"min_ram={image.min_ram_mb}: choose a flavor with more memory"
-        )
 
 
 def _one_line(text: str) -> str:

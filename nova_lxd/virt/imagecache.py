@@ -8,29 +8,24 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import re
-import shutil
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, BinaryIO
 
 import nova.conf
-from nova.virt import images
+from nova import objects
+from nova.image import glance
 from oslo_concurrency import lockutils
 from oslo_log import log as logging
-from oslo_utils import excutils, fileutils, timeutils, units
+from oslo_utils import excutils, timeutils, units
 
 from nova_lxd import exception
+from nova_lxd.virt import download, rootfs
 from nova_lxd.virt import image as image_translator
-from nova_lxd.virt import rootfs
 from nova_lxd.virt.model import CachedImage, Flavor, HostFacts, ImageSource
 from nova_lxd.virt.session import Session
 
 CONF = nova.conf.CONF
 LOG = logging.getLogger(__name__)
-
-_CHUNK = units.Mi
 
 
 def source_of(image_meta: Any) -> ImageSource:
@@ -73,8 +68,7 @@ class ImageCache:
         """Remove what a nova-compute that was killed had begun to fetch."""
         for fingerprint in self._session.images_without_alias():
             self._session.delete_image(fingerprint)
-        for folder in Path(CONF.instances_path).glob(f"{_prefix()}*"):
-            shutil.rmtree(folder, ignore_errors=True)
+        download.discard_unfinished()
 
     def ensure(
         self, context: Any, source: ImageSource, flavor: Flavor, trusted_certs: Any
@@ -86,16 +80,35 @@ class ImageCache:
         :raises ImageRefused: its content is not a root file system we may hand to LXD
         :raises DiskTooSmall: it does not fit
         """
-        found = self._session.find_image(source.id)
-        if found is None:
-            with lockutils.lock(f"lxd-image-{source.id}"):
-                found = self._session.find_image(source.id) or self._import(
-                    context, source, flavor, trusted_certs
-                )
         limit = flavor.root_gb * units.Gi
+        found, _ = self._have(context, source, limit, trusted_certs)
         if limit and found.unpacked_bytes > limit:
             raise exception.DiskTooSmall(limit, found.unpacked_bytes)
         return found
+
+    def prefetch(self, context: Any, image_id: str) -> bool:
+        """Have an image in LXD's store before a server wants it; tell whether it was fetched now.
+
+        :raises ImageRefused: it is not a root file system we may hand to LXD
+        """
+        if self._session.find_image(image_id):
+            return False
+        meta = objects.ImageMeta.from_dict(glance.API().get(context, image_id))
+        source = source_of(meta)
+        image_translator.check_metadata(source, self._host)
+        _, fetched = self._have(context, source, 0, None)
+        return fetched
+
+    def _have(
+        self, context: Any, source: ImageSource, limit_bytes: int, trusted_certs: Any
+    ) -> tuple[CachedImage, bool]:
+        """Return the image, and whether it had to be fetched."""
+        if found := self._session.find_image(source.id):
+            return found, False
+        with lockutils.lock(f"lxd-image-{source.id}"):
+            if found := self._session.find_image(source.id):
+                return found, False
+            return self._import(context, source, limit_bytes, trusted_certs), True
 
     @contextlib.contextmanager
     def used(self, image: CachedImage) -> Iterator[None]:
@@ -105,28 +118,25 @@ class ImageCache:
         except exception.LXDError as error:
             with excutils.save_and_reraise_exception():
                 if "Unpack failed" in str(error):
-                    self.forget(image)
+                    self.forget(image.fingerprint)
 
-    def forget(self, image: CachedImage) -> None:
+    def forget(self, fingerprint: str) -> None:
         """Drop an image that LXD could not unpack."""
         with contextlib.suppress(exception.NotFound):
-            self._session.delete_image(image.fingerprint)
+            self._session.delete_image(fingerprint)
 
     def _import(
-        self, context: Any, source: ImageSource, flavor: Flavor, trusted_certs: Any
+        self, context: Any, source: ImageSource, limit_bytes: int, trusted_certs: Any
     ) -> CachedImage:
         self.discard_unwanted()
-        watch = timeutils.StopWatch()
-        try:
-            with watch, _private_folder() as folder:
-                path = str(folder / "rootfs")
-                images.fetch(context, source.id, path, trusted_certs=trusted_certs)
-                image = self._upload(source, flavor, path)
-        except OSError as error:
-            raise exception.LXDDriverError(
-                f"image {source.id} cannot be kept in [DEFAULT]instances_path "
-                f"({CONF.instances_path}) while it is fetched: {error}"
-            ) from error
+        with timeutils.StopWatch() as watch, contextlib.ExitStack() as stack:
+            incoming = stack.enter_context(download.opened(context, source, trusted_certs))
+            form = image_translator.check_content(source.id, incoming.peek())
+            stream: BinaryIO = incoming
+            if form in image_translator.SEEKABLE:
+                stream = stack.enter_context(download.seekable(incoming, source.id))
+            limits = (limit_bytes, CONF.lxd.image_max_gb * units.Gi)
+            image = self._upload(source, rootfs.Screening(stream, form, source.id, *limits))
         LOG.info(
             "Image %s is in LXD's store after %.1f s, %d bytes unpacked",
             source.id,
@@ -135,32 +145,38 @@ class ImageCache:
         )
         return image
 
-    def _upload(self, source: ImageSource, flavor: Flavor, path: str) -> CachedImage:
+    def _upload(self, source: ImageSource, screening: rootfs.Screening) -> CachedImage:
+        """Send an image to LXD while it is inspected; LXD has it when it was found good."""
         metadata = image_translator.metadata_tarball(source, self._host)
-        with open(path, "rb") as stream:
-            facts = rootfs.inspect(stream, source.id, flavor.root_gb * units.Gi)
-            fingerprint, size = _measure(metadata, _root(stream, facts))
-            properties = image_translator.image_properties(source, self._host)
-            properties["nova.unpacked_bytes"] = str(facts.unpacked_bytes)
-            image = CachedImage(fingerprint, facts.unpacked_bytes)
-            root = _Sized(_root(stream, facts), size)
-            self._unwanted.discard(fingerprint)
-            try:
-                self._session.upload_image(fingerprint, metadata, root, properties)
-                self._session.add_alias(source.id, fingerprint)
-            except exception.LXDDriverError:
-                with excutils.save_and_reraise_exception(), _best_effort():
-                    # LXD may still take in what nobody waits for.
-                    self._unwanted.add(fingerprint)
-                    self.forget(image)
+        properties = image_translator.image_properties(source, self._host)
+        digest = hashlib.sha256(metadata)
+        try:
+            space = self._session.pool_space(CONF.lxd.pool)
+            pieces = _checked(screening, digest, space.total - space.used)
+            found = self._session.upload_image(metadata, pieces, properties)
+            image = CachedImage(digest.hexdigest(), screening.facts.unpacked_bytes)
+            self._check_arrived(found, image)
+            self._unwanted.discard(image.fingerprint)
+            size = str(image.unpacked_bytes)
+            self._session.describe_image(image.fingerprint, {"nova.unpacked_bytes": size})
+            self._session.add_alias(source.id, image.fingerprint)
+        except Exception:  # noqa: BLE001 -- re-raised as it is
+            with excutils.save_and_reraise_exception(), _best_effort():
+                # LXD may still take in what nobody waits for.
+                self._unwanted.add(digest.hexdigest())
+                self.forget(digest.hexdigest())
         return image
+
+    def _check_arrived(self, found: str | None, image: CachedImage) -> None:
+        if found not in (None, image.fingerprint):
+            self.discard(str(found))
+            raise exception.LXDError(f"LXD got {found} of what was sent as {image.fingerprint}")
 
     def discard(self, fingerprint: str) -> None:
         """Remove an image that has done its work; if LXD is away, when the next one begins."""
         with _best_effort():
             self._unwanted.add(fingerprint)
-            with contextlib.suppress(exception.NotFound):
-                self._session.delete_image(fingerprint)
+            self.forget(fingerprint)
             self._unwanted.discard(fingerprint)
 
     def discard_unwanted(self) -> None:
@@ -174,51 +190,21 @@ class ImageCache:
             self._unwanted -= unwanted
 
 
+def _checked(screening: rootfs.Screening, digest: Any, room: int) -> Iterator[bytes]:
+    """Hash what LXD is sent; before the end of it, see that the pool has the room it needs."""
+    for piece in screening:
+        digest.update(piece)
+        yield piece
+    needed = screening.facts.unpacked_bytes
+    if needed > room:
+        raise exception.LXDDriverError(
+            f"the image needs {needed} bytes and storage pool {CONF.lxd.pool} has {room} left"
+        )
+
+
 @contextlib.contextmanager
 def _best_effort() -> Iterator[None]:
     try:
         yield
     except exception.LXDDriverError as error:
         LOG.warning("Could not remove an image that nobody needs: %s", error)
-
-
-class _Sized:
-    """A stream of which the length is known beforehand."""
-
-    def __init__(self, stream: BinaryIO, size: int) -> None:
-        self._stream = stream
-        self.len = size
-
-    def read(self, size: int = -1) -> bytes:
-        data = self._stream.read(size)
-        self.len -= len(data)
-        return data
-
-
-def _root(stream: BinaryIO, facts: rootfs.RootfsFacts) -> BinaryIO:
-    """Read from its beginning what LXD is given of an image file."""
-    stream.seek(0)
-    return rootfs.tarball(stream, facts)
-
-
-def _measure(metadata: bytes, root: BinaryIO) -> tuple[str, int]:
-    """Compute what LXD calls the fingerprint of a split image, and its second part's bytes."""
-    digest = hashlib.sha256(metadata)
-    size = 0
-    while chunk := root.read(_CHUNK):
-        digest.update(chunk)
-        size += len(chunk)
-    return digest.hexdigest(), size
-
-
-def _prefix() -> str:
-    """Begin the names of our folders: on shared storage another host has its own."""
-    return f"lxd-image-{re.sub('[^A-Za-z0-9.-]', '_', CONF.host)}-"
-
-
-@contextlib.contextmanager
-def _private_folder() -> Iterator[Path]:
-    """Make a folder for one download that nobody else can read, and remove it whatever happens."""
-    fileutils.ensure_tree(CONF.instances_path)
-    with tempfile.TemporaryDirectory(prefix=_prefix(), dir=CONF.instances_path) as folder:
-        yield Path(folder)

@@ -160,7 +160,8 @@ class Lifecycle:
         order = order_of(context, instance, image_meta, network_info)
         flavor_translator.profile_config(order.flavor, self._host)
         flavor_translator.root_device(order.flavor, self._host)
-        image_translator.check_metadata(order.source, order.flavor, self._host)
+        image_translator.check_metadata(order.source, self._host)
+        image_translator.check_size(order.source, order.flavor)
         for vif in order.vifs:
             vif_translator.check(vif)
         return order

@@ -8,14 +8,14 @@ times and extended attributes come out as they went in.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator
-from typing import BinaryIO
 
-from nova_lxd.virt.archive import BLOCK, Entry, Extension, Kind, entries, records
+from nova_lxd.virt.archive import BLOCK, Entry, Extension, Kind, records
 from nova_lxd.virt.compression import Damaged
 
 ROOT = b"rootfs"
+END = bytes(2 * BLOCK)
+"""What an archive ends with."""
 
 _NAMES = frozenset({b"path", b"GNU.sparse.name"})
 _TARGET = b"linkpath"
@@ -44,44 +44,14 @@ def cut(name: bytes) -> bytes:
     return b"/".join(found[1:] or [b"."]) + (b"/" if name.endswith(b"/") else b"")
 
 
-class RootOnly(io.RawIOBase):
-    """What a unified image holds below ``rootfs/``, as a plain tar stream."""
+def pieces(entry: Entry) -> Iterator[bytes]:
+    """Yield an entry of a unified image as the archive of its root file system has it; or nothing.
 
-    def __init__(self, stream: BinaryIO, form: str) -> None:
-        """Read nothing yet.
-
-        :param stream: the unified image, at its first byte
-        :param form: see :func:`nova_lxd.virt.archive.entries`
-        """
-        self._blocks = _blocks(stream, form)
-        self._rest = b""
-
-    def readable(self) -> bool:
-        """Say that it can be read."""
-        return True
-
-    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        """Fill the buffer as far as the next piece goes.
-
-        :raises Damaged: see :func:`nova_lxd.virt.archive.entries`
-        """
-        while not self._rest:
-            try:
-                self._rest = next(self._blocks)
-            except StopIteration:
-                return 0
-        taken = self._rest[: len(buffer)]
-        self._rest = self._rest[len(taken) :]
-        buffer[: len(taken)] = taken
-        return len(taken)
-
-
-def _blocks(stream: BinaryIO, form: str) -> Iterator[bytes]:
-    for entry in entries(stream, form):
-        if parts(entry.member.name)[:1] == [ROOT]:
-            yield _headers(entry)
-            yield from entry.content
-    yield bytes(2 * BLOCK)
+    :raises Damaged: see :func:`nova_lxd.virt.archive.entries`
+    """
+    if parts(entry.member.name)[:1] == [ROOT]:
+        yield _headers(entry)
+        yield from entry.content
 
 
 def _headers(entry: Entry) -> bytes:

@@ -74,7 +74,8 @@ class Rescue:
         own = self._session.state(instance.name)
         self._check_pool(own)
         order = order_of(context, instance, image_meta, network_info)
-        image_translator.check_metadata(order.source, order.flavor, self._host)
+        image_translator.check_metadata(order.source, self._host)
+        image_translator.check_size(order.source, order.flavor)
         with timeutils.StopWatch() as watch, Undo(instance) as undo:
             self._prepare(own, instance)
             name = self._create(undo, context, instance, order, own)

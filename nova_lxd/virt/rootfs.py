@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import io
 import posixpath
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
 
 from nova_lxd.exception import DiskTooSmall, ImageRefused
-from nova_lxd.virt import image, repack
-from nova_lxd.virt.archive import Kind, Member, members
-from nova_lxd.virt.compression import Damaged
+from nova_lxd.virt import archive, image, repack, squashfs
+from nova_lxd.virt.archive import Kind, Member
+from nova_lxd.virt.compression import Damaged, Readable
 
 MAX_ENTRIES = 1_000_000
 MAX_NAME = 4095
@@ -29,6 +30,8 @@ MAX_UNPACKED = 256 * image.GIB
 CLUSTER = 4096
 """Files and directories are counted in whole ones."""
 
+_PIECE = 256 * 1024
+"""Bytes of a piece that is passed on, or some more."""
 _ROOT = repack.ROOT
 _BESIDE_ROOT = (b"metadata.yaml", b"templates")
 """What a unified image holds beside its root file system."""
@@ -68,45 +71,142 @@ class _Objection(Exception):
 
 
 def inspect(stream: BinaryIO, image_id: str, limit_bytes: int) -> RootfsFacts:
-    """Read an archive to its end and say what it needs; memory use is bounded.
+    """Read an image to its end and say what it needs; memory use is bounded.
 
-    :param stream: only ``read(n)`` is used
-    :param limit_bytes: size of the flavor's root disk; 0 for none.  Reading stops as soon as the
-        archive is known to need more
-    :raises ImageRefused: it is damaged, no root file system, or tries to leave its own tree
-    :raises DiskTooSmall: it needs more than ``limit_bytes``
+    :param stream: only ``read(n)`` is used, except with a squashfs, which must be seekable
+    :raises ImageRefused, DiskTooSmall: see :class:`Screening`
     """
-    source = io.BufferedReader(_Unseekable(stream), max(image.SNIFF_BYTES, io.DEFAULT_BUFFER_SIZE))
+    source = io.BufferedReader(_Unseekable(stream), image.SNIFF_BYTES)
     form = image.check_content(image_id, source.peek())
-    tree = _Tree()
-    try:
-        for member in members(source, form):
-            tree.add(member)
-            _check_size(tree.size, limit_bytes)
-        tree.check_complete()
-    except Damaged as error:
-        reason = f"{error}; upload it again or {_REPACK}"
-        raise ImageRefused(image_id, reason) from error
-    except _Objection as error:
-        raise ImageRefused(image_id, str(error)) from error
-    return RootfsFacts(tree.size, tree.entries, form, tree.unified)
+    if form in image.SEEKABLE:
+        stream.seek(0)
+    screening = Screening(stream if form in image.SEEKABLE else source, form, image_id, limit_bytes)
+    for _ in screening:
+        pass
+    return screening.facts
 
 
-def tarball(stream: BinaryIO, facts: RootfsFacts) -> BinaryIO:
-    """Return what LXD may be given of an archive that was inspected: a root file system alone.
+class Screening:
+    """What LXD may be given of an image: its root file system alone, inspected as it passes.
 
-    :param stream: the archive, at its first byte
+    Iterating yields the pieces of an archive.  It ends only when the image was found good to its
+    last byte, so whoever waits for the end before acting upon it never acts upon a bad one.
     """
-    if not facts.unified:
-        return stream
-    return io.BufferedReader(repack.RootOnly(stream, facts.form), image.SNIFF_BYTES)
+
+    def __init__(
+        self,
+        stream: BinaryIO,
+        form: str,
+        image_id: str,
+        limit_bytes: int,
+        max_bytes: int = MAX_UNPACKED,
+    ) -> None:
+        """Read nothing yet.
+
+        :param stream: the image, at its first byte; it must be seekable if the form is one of
+            :data:`nova_lxd.virt.image.SEEKABLE`
+        :param form: one of :data:`nova_lxd.virt.image.ARCHIVES`
+        :param limit_bytes: size of the flavor's root disk; 0 for none.  Reading stops as soon as
+            the image is known to need more
+        :param max_bytes: what no image may exceed
+        """
+        self._stream = stream
+        self._form = form
+        self._image_id = image_id
+        self._limit = limit_bytes
+        self._max = max_bytes
+        self._tree = _Tree()
+
+    def __iter__(self) -> Iterator[bytes]:
+        """Read the image, once.
+
+        :raises ImageRefused: it is damaged, no root file system, or tries to leave its own tree
+        :raises DiskTooSmall: it needs more than ``limit_bytes``
+        """
+        pieces = self._made_anew if self._form in image.SEEKABLE else self._as_it_came
+        try:
+            yield from _joined(pieces())
+            self._tree.check_complete()
+        except Damaged as error:
+            reason = f"{error}; upload it again or {_REPACK}"
+            raise ImageRefused(self._image_id, reason) from error
+        except _Objection as error:
+            raise ImageRefused(self._image_id, str(error)) from error
+
+    @property
+    def facts(self) -> RootfsFacts:
+        """What was found so far; all of it at the end."""
+        tree = self._tree
+        return RootfsFacts(tree.size, tree.entries, self._form, bool(tree.unified))
+
+    def _as_it_came(self) -> Iterator[bytes]:
+        """Pass on the bytes of an archive; of a unified image only its root file system's."""
+        tee = _Tee(self._stream)
+        for entry in archive.entries(tee, self._form):
+            self._add(entry.member)
+            if self._tree.unified:
+                tee.forget()
+                yield from repack.pieces(entry)
+            elif self._tree.unified is not None:
+                for _ in entry.content:
+                    yield from tee.taken()
+                yield from tee.taken()
+        yield from [repack.END] if self._tree.unified else tee.taken()
+
+    def _made_anew(self) -> Iterator[bytes]:
+        """Write an archive of what is in a squashfs."""
+        for entry in squashfs.entries(self._stream):
+            self._add(entry.member)
+            if self._tree.unified:
+                raise _Objection(_MIXED)
+            yield entry.block
+            yield from entry.content
+        yield repack.END
+
+    def _add(self, member: Member) -> None:
+        self._tree.add(member)
+        size = self._tree.size
+        if self._limit and size > self._limit:
+            raise DiskTooSmall(self._limit, size)
+        if size > self._max:
+            raise _Objection(f"it unpacks to more than {self._max} bytes; use a smaller image")
 
 
-def _check_size(size: int, limit_bytes: int) -> None:
-    if limit_bytes and size > limit_bytes:
-        raise DiskTooSmall(limit_bytes, size)
-    if size > MAX_UNPACKED:
-        raise _Objection(f"it unpacks to more than {MAX_UNPACKED} bytes; use a smaller image")
+def _joined(pieces: Iterator[bytes]) -> Iterator[bytes]:
+    """Make pieces of a good size of many small ones."""
+    kept: list[bytes] = []
+    size = 0
+    for piece in pieces:
+        kept.append(piece)
+        size += len(piece)
+        if size >= _PIECE:
+            yield b"".join(kept)
+            kept.clear()
+            size = 0
+    yield b"".join(kept)
+
+
+class _Tee:
+    """A stream that keeps what was read of it until that is taken."""
+
+    def __init__(self, stream: Readable) -> None:
+        self._stream = stream
+        self._kept: list[bytes] | None = []
+
+    def read(self, size: int, /) -> bytes:
+        data = self._stream.read(size)
+        if self._kept is not None:
+            self._kept.append(data)
+        return data
+
+    def taken(self) -> list[bytes]:
+        """Return what was read since the last time."""
+        kept, self._kept = self._kept or [], []
+        return kept
+
+    def forget(self) -> None:
+        """Keep nothing from now on."""
+        self._kept = None
 
 
 class _Unseekable(io.RawIOBase):
@@ -130,14 +230,14 @@ class _Tree:
     """The entries seen so far.
 
     :ivar size: bytes they need on disk
-    :ivar unified: whether they are a unified image's; only the root file system's are in the tree
+    :ivar unified: whether they are a unified image's, of which only the root file system's are in
+        the tree; None before the first entry that tells
     """
 
     def __init__(self) -> None:
         self.size = 0
         self.entries = 0
-        self.unified = False
-        self._begun = False
+        self.unified: bool | None = None
         self._names = 0
         self._kinds: dict[bytes, Kind] = {b"": Kind.DIRECTORY}
         self._links: dict[bytes, bytes] = {}
@@ -171,8 +271,8 @@ class _Tree:
         :raises _Objection: it is neither
         """
         top = path.partition(b"/")[0]
-        if path and not self._begun:
-            self._begun = True
+        # What is held until this is known must be little: the top comes once before it.
+        if self.unified is None and (path or self.entries > 1):
             self.unified = top in (_ROOT, *_BESIDE_ROOT)
         if not self.unified or top == _ROOT:
             return False

@@ -209,6 +209,8 @@ class _Body(io.RawIOBase):
         if self._left == 0 and self._chunked:
             self._next_chunk()
         data = self._raw.read(min(self._left, len(buffer))) if self._left else b""
+        if self._left and not data:
+            raise ConnectionError("unexpected EOF")
         self._left -= len(data)
         buffer[: len(data)] = data
         if self._chunked and self._left == 0 and data:
@@ -216,7 +218,10 @@ class _Body(io.RawIOBase):
         return len(data)
 
     def _next_chunk(self) -> None:
-        self._left = int(self._raw.readline().split(b";")[0] or b"0", 16)
+        line = self._raw.readline()
+        if not line:
+            raise ConnectionError("unexpected EOF")
+        self._left = int(line.split(b";")[0], 16)
         if self._left == 0:
             self._chunked = False
             self._raw.readline()

@@ -50,14 +50,18 @@ class Upload:
 
 
 def receive(body: BinaryIO, content_type: str, folder: Path) -> Upload:
-    """Write the upload's parts to ``folder`` as they arrive."""
+    """Write the upload's parts to ``folder`` as they arrive; nothing is kept of one cut off."""
     folder.mkdir(exist_ok=True)
     upload = Upload()
     digest = hashlib.sha256()
-    if content_type.startswith("multipart/"):
-        _receive_parts(body, content_type, folder, upload, digest)
-    else:
-        _store(iter(lambda: body.read(_CHUNK), b""), "metadata", folder, upload, digest)
+    try:
+        if content_type.startswith("multipart/"):
+            _receive_parts(body, content_type, folder, upload, digest)
+        else:
+            _store(iter(lambda: body.read(_CHUNK), b""), "metadata", folder, upload, digest)
+    except ConnectionError:
+        upload.discard()
+        raise
     upload.fingerprint = digest.hexdigest()
     return upload
 
@@ -100,12 +104,12 @@ def _lines(body: BinaryIO, boundary: bytes) -> Any:
 
 def _store(chunks: Any, name: str, folder: Path, upload: Upload, digest: Any) -> None:
     handle, path = tempfile.mkstemp(dir=folder, prefix="lxd_post_")
+    upload.parts[name] = Path(path)
     with os.fdopen(handle, "wb") as file:
         for chunk in chunks:
             digest.update(chunk)
             upload.size += len(chunk)
             file.write(chunk)
-    upload.parts[name] = Path(path)
 
 
 def read_metadata(upload: Upload) -> dict[str, Any]:

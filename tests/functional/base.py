@@ -24,6 +24,7 @@ from nova.tests import fixtures as nova_fixtures
 from nova.tests.functional import fixtures as functional_fixtures
 from nova.tests.functional import integrated_helpers
 from nova.tests.functional.api import client as api_client
+from oslo_messaging import opts as messaging_opts
 from vif_plug_ovs import privsep as vif_privsep
 
 from nova_lxd import invariants, privsep
@@ -381,6 +382,9 @@ class ServerTestCase(test.TestCase, integrated_helpers.PlacementInstanceHelperMi
             state_path=folder,
             shutdown_timeout=3,
         )
+        # Nova's 64 threads for each service are a herd that a busy machine spends its time on.
+        CONF.register_opts(dict(messaging_opts.list_opts())[None])
+        self.flags(executor_thread_pool_size=16)
         self.flags(api_paste_config=str(paste), group="wsgi")
         self.flags(ovs_bridge=BRIDGE, group="neutron")
         self._flags_lxd()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from nova.tests import fixtures as nova_fixtures
 
+_PIECE = 64 * 1024
+
 
 class GlanceFixture(nova_fixtures.GlanceFixture):
     """Keeps images in memory."""
@@ -17,6 +19,15 @@ class GlanceFixture(nova_fixtures.GlanceFixture):
             image["size"] = len(content)
         return image
 
+    def download(self, context, image_id, data=None, dst_path=None, trusted_certs=None):
+        """Write an image's content where it is wanted, or give it in pieces."""
+        if data or dst_path:
+            super().download(context, image_id, data, dst_path, trusted_certs)
+            return None
+        self.show(context, image_id)
+        content = self._imagedata[image_id]
+        return (content[at : at + _PIECE] for at in range(0, len(content), _PIECE))
+
     def detail(self, context, filters=None, **kwargs):
         """List images, the newest first."""
         wanted = {
@@ -28,3 +39,9 @@ class GlanceFixture(nova_fixtures.GlanceFixture):
         return [
             image for image in reversed(images) if wanted.items() <= image["properties"].items()
         ]
+
+
+def breaks_off(self, context, image_id, **kwargs):
+    """Stand in for ``nova.image.glance.API.download`` when Glance goes away meanwhile."""
+    yield b"\x1f\x8b" + bytes(98)
+    raise OSError("no more")

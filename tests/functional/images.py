@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import gzip
+import subprocess
 import tarfile
 from pathlib import Path
 
@@ -20,6 +21,14 @@ class Images:
     def busybox(self) -> bytes:
         """A root file system that boots."""
         return build_busybox(self._folder / "busybox.tar.gz").read_bytes()
+
+    @functools.cached_property
+    def squashfs(self) -> bytes:
+        """The same root file system in a squashfs."""
+        command = ["mksquashfs", "-", str(path := self._folder / "busybox.squashfs"), "-tar"]
+        archive = gzip.decompress(self.busybox)
+        subprocess.run(command, input=archive, stdout=subprocess.DEVNULL, check=True)
+        return path.read_bytes()
 
     @property
     def truncated(self) -> bytes:

@@ -72,7 +72,7 @@ TASKS = {
     "resize_finish_at_its_end": Task("_power.on", RESIZE[0]),
     "reverting": Task("_session.restore_snapshot", {"revertResize": None}, (RESIZE,)),
     "confirming": Task("_session.delete_snapshot", {"confirmResize": None}, (RESIZE,), waits=True),
-    "rebuilding": Task("nova.virt.images.fetch", {"rebuild": {"imageRef": "another"}}),
+    "rebuilding": Task("nova_lxd.virt.download.opened", {"rebuild": {"imageRef": "another"}}),
     "rebuild_spawning": Task("_session.create_instance", {"rebuild": {"imageRef": "another"}}),
     "rebuild_spawning_at_its_end": Task(_STATE, {"rebuild": {"imageRef": "another"}}, when="start"),
 }
@@ -121,7 +121,9 @@ class DeleteTestCase(ServerTestCase):
         """Let the next call of a function wait."""
         path, name = hold.rsplit(".", 1)
         owner = self.compute.driver
-        owner = importlib.import_module(path) if path[:5] == "nova." else getattr(owner, path)
+        owner = (
+            importlib.import_module(path) if path.startswith("nova_lxd.") else getattr(owner, path)
+        )
         held = Held(getattr(owner, name), when)
         self.useFixture(fixtures.MockPatchObject(owner, name, held))
         self.addCleanup(held.go.set)
@@ -198,7 +200,7 @@ class TaskTest(DeleteTestCase):
         self.delete_while(server, held, waits=task.waits)
 
     def test_building_while_the_image_is_fetched(self):
-        held = self.held("nova.virt.images.fetch")
+        held = self.held("nova_lxd.virt.download.opened")
         server = self.request_server()
         self.delete_while(server, held, waits=True)
 

@@ -13,6 +13,7 @@ from nova.cmd import manage
 
 from nova_lxd.virt.instance import CONFIG_DRIVE_PATH
 from tests.functional.base import ServerTestCase, wait_for
+from tests.functional.glance import breaks_off
 
 METADATA = f"{CONFIG_DRIVE_PATH}/openstack/latest"
 
@@ -171,13 +172,10 @@ class FailureTest(RebuildTestCase):
         server = self.boot()
         self.mark(server)
 
-        def fetch(*args, **kwargs):
-            raise OSError(28, "No space left on device")
-
-        with fixtures.MonkeyPatch("nova.virt.images.fetch", fetch):
+        with fixtures.MonkeyPatch("nova.image.glance.API.download", breaks_off):
             fault = self.rebuild(server, self.other_image(), "ERROR")["fault"]
         self.heal(server)
-        assert "instances_path" in fault["message"]
+        assert "broke off after 100 bytes: no more" in fault["message"]
         assert self.has_mark(server)
         self.rebuild(server)
         self.assert_clean()

@@ -5,9 +5,9 @@ from __future__ import annotations
 import threading
 
 import fixtures
-from nova.virt import images
 
 from aio import kernel
+from nova_lxd.virt import download
 from tests.functional.base import DEADLINE, ServerTestCase, wait_for
 
 SECRET = "s3cret-of-the-rescue"
@@ -170,13 +170,13 @@ class FailureTest(RescueTestCase):
         server = self.boot()
         begun, deleted = threading.Event(), threading.Event()
 
-        def fetch(*args, **kwargs):
+        def opened(*args):
             begun.set()
             assert deleted.wait(DEADLINE)
-            return images_fetch(*args, **kwargs)
+            return download_opened(*args)
 
-        images_fetch = images.fetch
-        self.useFixture(fixtures.MonkeyPatch("nova.virt.images.fetch", fetch))
+        download_opened = download.opened
+        self.useFixture(fixtures.MonkeyPatch("nova_lxd.virt.download.opened", opened))
         image = self.image(self._images.busybox)
         self.api.post_server_action(server["id"], {"rescue": {"rescue_image_ref": image}})
         assert begun.wait(DEADLINE)

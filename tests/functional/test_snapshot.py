@@ -9,6 +9,7 @@ import nova.conf
 import pytest
 
 from tests.functional.base import DEADLINE, ServerTestCase, wait_for
+from tests.functional.glance import breaks_off
 
 CONF = nova.conf.CONF
 
@@ -158,12 +159,9 @@ class ShelveTest(SnapshotTestCase):
         self.write(server, "patient")
         self.act(server, {"shelve": None}, "SHELVED_OFFLOADED")
 
-        def fetch(*args, **kwargs):
-            raise OSError("no room")
-
-        with fixtures.MonkeyPatch("nova.virt.images.fetch", fetch):
+        with fixtures.MonkeyPatch("nova.image.glance.API.download", breaks_off):
             self.api.post_server_action(server["id"], {"unshelve": None})
-            wait_for(lambda: "no room" in self.stdlog.logger.output, "the unshelve to fail")
+            wait_for(lambda: "no more" in self.stdlog.logger.output, "the unshelve to fail")
             self.wait_status(server, "SHELVED_OFFLOADED")
         self.assert_nothing_on_host()
         self.act(server, {"unshelve": None}, "ACTIVE")

@@ -16,7 +16,6 @@ import pytest
 from nova_lxd import conf
 from tests.fake_lxd import FakeLXD
 
-from . import servers
 from .compute_host import GlanceAPI
 from .ports import Ports
 
@@ -35,9 +34,8 @@ def fake(tmp_path):
 def ports():
     """A double of os-vif; the images that Glance gives are tiny, and no port has a tag."""
     untagged = mock.patch("nova.objects.VirtualInterfaceList.get_by_instance_uuid", list_none)
-    fetched = mock.patch("nova.virt.images.fetch", servers.fetch)
     glance = mock.patch("nova.image.glance.API", GlanceAPI)
-    with Ports().installed() as ports, untagged, fetched, glance:
+    with Ports().installed() as ports, untagged, glance:
         yield ports
 
 

@@ -27,7 +27,8 @@ def of_spec(key, value):
 
 
 def of_image(**changes):
-    images.check_metadata(image(**changes), flavor(), host())
+    images.check_metadata(image(**changes), host())
+    images.check_size(image(**changes), flavor())
 
 
 def of_archive(*entries):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import io
+import itertools
 import tarfile
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nova_lxd.virt import repack, rootfs
+from nova_lxd.virt import archive, repack, rootfs
 from tests.unit.archives import (
     COMPRESS,
     entry,
@@ -43,7 +44,8 @@ def _content(archive: tarfile.TarFile, member: tarfile.TarInfo) -> tuple:
 
 
 def root_of(data: bytes, form: str = "tar") -> bytes:
-    return repack.RootOnly(io.BytesIO(data), form).readall()
+    pieces = (repack.pieces(entry) for entry in archive.entries(io.BytesIO(data), form))
+    return b"".join([*itertools.chain.from_iterable(pieces), repack.END])
 
 
 def tree(long: str = "") -> list:
@@ -137,7 +139,6 @@ def test_any_names(names, form):
     names = sorted(n for n in names if ".." not in n.split("/") and len(n) < 80)
     names = [n for n in names if not any(other.startswith(f"{n}/") for other in names)]
     data = tar(unified([*system(), *(entry(f"home/{name}") for name in names)]), form)
-    facts = rootfs.inspect(io.BytesIO(data), IMAGE_ID, 0)
-    root = rootfs.tarball(io.BytesIO(data), facts).read()
+    root = b"".join(rootfs.Screening(io.BytesIO(data), "tar", IMAGE_ID, 0))
     found = [fields["name"] for fields, _, _ in contents(root)]
     assert found == [".", "sbin", "sbin/init", *(f"home/{name}" for name in names)]

@@ -46,6 +46,11 @@ def inspect(data: bytes, limit: int = 0) -> rootfs.RootfsFacts:
     return rootfs.inspect(io.BytesIO(data), IMAGE_ID, limit)
 
 
+def screened(data: bytes, form: str) -> bytes:
+    """Return what LXD is given of an image."""
+    return b"".join(rootfs.Screening(io.BytesIO(data), form, IMAGE_ID, 0))
+
+
 def refusal(data: bytes, limit: int = 0) -> str:
     with pytest.raises(ImageRefused) as caught:
         inspect(data, limit)
@@ -74,6 +79,7 @@ def test_system_is_accepted(form, compression):
     facts = rootfs.RootfsFacts(unpacked_bytes=3 * 4096, entries=3, form=compression)
     assert inspect(data) == facts
     assert rootfs.inspect(Dripping(data), IMAGE_ID, 0) == facts
+    assert screened(data, compression) == data
 
 
 @pytest.mark.parametrize("compression", COMPRESS)
@@ -82,6 +88,7 @@ def test_of_any_size(compression, size):
     noise = random.Random(size).randbytes(size // 2) + bytes(size // 2)
     data = COMPRESS[compression](tar([*system(), entry("noise", content=noise)]))
     assert inspect(data).entries == 4
+    assert screened(data, compression) == data
 
 
 def test_whole_stream_is_read():
@@ -185,7 +192,7 @@ def test_unified_image(compression, at):
     data = COMPRESS[compression](tar(unified(system(), at=at)))
     facts = inspect(data)
     assert facts == rootfs.RootfsFacts(3 * 4096, 6, compression, unified=True)
-    root = rootfs.tarball(io.BytesIO(data), facts).read()
+    root = screened(data, compression)
     assert inspect(root) == rootfs.RootfsFacts(3 * 4096, 3, "tar")
 
 

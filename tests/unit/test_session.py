@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import io
+import itertools
 import json
 import os
 import threading
@@ -12,6 +12,7 @@ import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+import requests
 
 from nova_lxd import exception
 from nova_lxd.virt.model import CachedImage, IdRange, InstanceSpec
@@ -43,7 +44,8 @@ def upload(session, metadata=None, rootfs=None, **properties):
     metadata = guests.metadata() if metadata is None else metadata
     rootfs = guests.rootfs(deaf=True) if rootfs is None else rootfs
     fingerprint = hashlib.sha256(metadata + rootfs).hexdigest()
-    session.upload_image(fingerprint, metadata, io.BytesIO(rootfs), properties)
+    found = session.upload_image(metadata, [rootfs[:100], rootfs[100:]], properties)
+    assert found in (None, fingerprint)
     return fingerprint
 
 
@@ -266,32 +268,42 @@ class TestImages:
         assert upload(session) == image
         assert list(fake.state.projects[PROJECT].images) == [image]
 
-    def test_a_fingerprint_that_does_not_match(self, fake, session):
-        with pytest.raises(exception.LXDError, match="fingerprints don't match"):
-            session.upload_image("0" * 64, guests.metadata(), io.BytesIO(b"x"), {})
+    @pytest.mark.parametrize("error", [BrokenPipeError("gone"), requests.ConnectionError("gone")])
+    def test_an_upload_whose_source_breaks_off(self, fake, session, error):
+        def pieces():
+            yield b"a" * 100_000
+            raise error
+
+        with pytest.raises(type(error)) as caught:
+            session.upload_image(guests.metadata(), pieces(), {})
+        assert caught.value is error
+        deadline = time.monotonic() + 30
+        while list((fake.folder / "images").iterdir()):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
         assert not fake.state.projects[PROJECT].images
+
+    def test_properties_are_added(self, fake, session, image):
+        session.describe_image(image, {"nova.unpacked_bytes": "7"})
+        session.describe_image(image, {"a": "b"})
+        properties = fake.state.projects[PROJECT].images[image].properties
+        assert {"nova.unpacked_bytes": "7", "a": "b"}.items() <= properties.items()
 
     def test_deleting_takes_the_alias_along(self, session, image):
         session.add_alias("glance-id", image)
         session.delete_image(image)
         assert session.find_image("glance-id") is None
 
-    def test_the_upload_is_streamed(self, tmp_path, fake, session):
+    def test_the_upload_is_streamed(self, fake, session):
         size = 64 * 2**20
-        path = tmp_path / "rootfs"
-        with path.open("wb") as file:
-            file.truncate(size)
-        metadata = guests.metadata()
-        with path.open("rb") as file:
-            fingerprint = hashlib.sha256(metadata + file.read()).hexdigest()
+        piece = bytes(2**18)
         tracemalloc.start()
         try:
-            with path.open("rb") as file:
-                session.upload_image(fingerprint, metadata, file, {})
+            found = session.upload_image(guests.metadata(), itertools.repeat(piece, size >> 18), {})
             peak = tracemalloc.get_traced_memory()[1]
         finally:
             tracemalloc.stop()
-        assert fake.state.projects[PROJECT].images[fingerprint].size == size + len(metadata)
+        assert fake.state.projects[PROJECT].images[found].size == size + len(guests.metadata())
         assert peak < size / 4
 
 

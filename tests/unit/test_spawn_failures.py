@@ -15,7 +15,7 @@ from nova.virt import fake as nova_fake
 from tests.fake_lxd import Fault
 
 from . import servers
-from .compute_host import PROJECT, Host, attempt, check_destroy_at_last
+from .compute_host import PROJECT, GlanceAPI, Host, attempt, check_destroy_at_last
 
 pytestmark = pytest.mark.usefixtures("options")
 
@@ -114,7 +114,7 @@ class TestSpawn:
 
     def test_glance_has_no_such_image(self, host):
         missing = nova_exception.ImageNotFound(image_id=host.order.image_id)
-        with mock.patch("nova.virt.images.fetch", side_effect=missing):
+        with mock.patch.object(GlanceAPI, "download", side_effect=missing):
             self.refused(host, nova_exception.ImageNotFound, host.order.image_id)
 
     @pytest.mark.parametrize(
@@ -128,11 +128,7 @@ class TestSpawn:
         ids=["qcow2", "rubbish", "empty", "truncated"],
     )
     def test_an_image_that_is_none(self, host, content):
-        def fetch(context, image_href, path, trusted_certs=None):
-            with open(path, "wb") as file:
-                file.write(content)
-
-        with mock.patch("nova.virt.images.fetch", fetch):
+        with mock.patch.object(GlanceAPI, "download", return_value=[content]):
             self.refused(host, nova_exception.ImageUnacceptable, host.order.image_id)
         assert not host.lxd.state.projects[PROJECT].images
 

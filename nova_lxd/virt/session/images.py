@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
-from collections.abc import Iterator, Mapping
-from typing import Any, BinaryIO, Protocol
+import uuid
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, BinaryIO
 from urllib import parse
 
 import requests
-from requests_toolbelt import MultipartEncoder
 
 from nova_lxd import exception
 from nova_lxd.virt.model import CachedImage
@@ -19,15 +19,41 @@ from nova_lxd.virt.session.transport import Transport
 _CHUNK = 1024 * 1024
 
 
-class Sized(Protocol):
-    """A stream that is as long as it says."""
+class _SourceFailedError(Exception):
+    """There is no more to send, and no use in what was sent."""
 
-    @property
-    def len(self) -> int:
-        """Bytes that are still to be read."""
 
-    def read(self, size: int = -1, /) -> bytes:
-        """Read so many bytes at the most; none at the end."""
+class Upload:
+    """The body of a request that brings a split image: the metadata, then the root file system.
+
+    It has no length, since nobody knows one before the end; so it is sent in chunks.
+
+    :ivar error: what the root file system's source raised.  urllib3 is not shown it: an OSError it
+        would take for LXD's, and one that is a BrokenPipeError for nothing at all
+    """
+
+    def __init__(self, metadata: bytes, rootfs: Iterable[bytes]) -> None:
+        self._boundary = uuid.uuid4().hex
+        self._metadata = metadata
+        self._rootfs = rootfs
+        self.error: Exception | None = None
+        self.content_type = f"multipart/form-data; boundary={self._boundary}"
+
+    def __iter__(self) -> Iterator[bytes]:
+        """Yield the body; its last bytes come only when the source has ended well."""
+        yield self._head("metadata") + self._metadata + b"\r\n" + self._head("rootfs")
+        try:
+            yield from self._rootfs
+        except Exception as error:
+            self.error = error
+            raise _SourceFailedError from error
+        yield f"\r\n--{self._boundary}--\r\n".encode()
+
+    def _head(self, name: str) -> bytes:
+        disposition = f'form-data; name="{name}"; filename="{name}.tar"'
+        content = "Content-Type: application/octet-stream"
+        lines = (f"--{self._boundary}", f"Content-Disposition: {disposition}", content, "", "")
+        return "\r\n".join(lines).encode()
 
 
 class Export(io.RawIOBase):
@@ -86,27 +112,32 @@ class Images(Transport):
         return [image["fingerprint"] for image in images if not image["aliases"]]
 
     def upload_image(
-        self, fingerprint: str, metadata: bytes, rootfs: Sized, properties: Mapping[str, str]
-    ) -> None:
-        """Stream a split image into LXD's store; one that is there already is success.
+        self, metadata: bytes, rootfs: Iterable[bytes], properties: Mapping[str, str]
+    ) -> str | None:
+        """Stream a split image into LXD's store.
 
-        :param fingerprint: sha256 of ``metadata`` followed by ``rootfs``; LXD checks it
-        :param rootfs: never read into memory as a whole
+        What ``rootfs`` raises is raised, and LXD is left with nothing.
+
+        :param rootfs: pieces of an archive; never held in memory as a whole
+        :returns: sha256 of all that LXD got; None when it had an equal image already
         """
-        encoder = MultipartEncoder(
-            {
-                "metadata": ("metadata.tar", metadata, "application/octet-stream"),
-                "rootfs": ("rootfs.tar", rootfs, "application/octet-stream"),
-            }
-        )
+        upload = Upload(metadata, rootfs)
         headers = {
-            "Content-Type": encoder.content_type,
-            "X-LXD-fingerprint": fingerprint,
+            "Content-Type": upload.content_type,
             "X-LXD-properties": parse.urlencode(properties),
         }
         bounds = {"timeout": self.timeouts.image, "request_timeout": self.timeouts.image}
-        with contextlib.suppress(exception.AlreadyExists):
-            self.operate("POST", "images", data=encoder, headers=headers, **bounds)
+        try:
+            result = self.operate("POST", "images", data=iter(upload), headers=headers, **bounds)
+        except exception.AlreadyExists:
+            return None
+        except _SourceFailedError as failure:
+            raise (upload.error or failure) from None
+        return str(result["metadata"]["fingerprint"])
+
+    def describe_image(self, fingerprint: str, properties: Mapping[str, str]) -> None:
+        """Add properties to an image's."""
+        self.request("PATCH", "images", fingerprint, json={"properties": dict(properties)})
 
     def publish(
         self, instance: str, snapshot: str, compression: str, properties: Mapping[str, str]

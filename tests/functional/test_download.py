@@ -1,0 +1,70 @@
+"""Images on their way from Glance into LXD's store."""
+
+from __future__ import annotations
+
+import threading
+
+import fixtures
+from nova.image import glance as nova_glance
+
+from tests.functional.base import DEADLINE, ServerTestCase, wait_for
+from tests.functional.glance import breaks_off
+
+
+class DownloadTest(ServerTestCase):
+    def stored(self) -> list[str]:
+        """Name the files that LXD's store has of images, whole or not."""
+        folder = self._machine.lxd.folder / "images"
+        return sorted(path.name for path in folder.iterdir())
+
+    def test_a_squashfs(self):
+        image = self.image(self._images.squashfs, disk_format="squashfs")
+        server = self.boot(image=image)
+        assert self.guest(server, "stat", "-c", "%a", "/tmp") == "1777"
+        self.assert_clean()
+
+    def test_a_download_that_breaks_off_leaves_nothing(self):
+        before = self.stored()
+
+        def download(api, context, image_id, **kwargs):
+            yield content[: len(content) // 2]
+            # So glanceclient tells that an image is not what its hash says.
+            raise OSError(32, "corrupt image download")
+
+        content = self._images.busybox
+        self.expect_log(r"\[nova\.compute\.manager\]", r"\[nova\.scheduler\.utils\]")
+        with fixtures.MonkeyPatch("nova.image.glance.API.download", download):
+            server = self.boot(status="ERROR")
+        assert f"broke off after {len(content) // 2} bytes" in self.stdlog.logger.output
+        wait_for(lambda: self.stored() == before, "LXD to forget the upload")
+        self.delete(server)
+
+    def test_simultaneous_first_boots_are_one_download(self):
+        downloads = []
+        begun = threading.Event()
+        original = nova_glance.API.download
+
+        def download(api, context, image_id, **kwargs):
+            downloads.append(image_id)
+            begun.set()
+            return original(api, context, image_id, **kwargs)
+
+        self.useFixture(fixtures.MonkeyPatch("nova.image.glance.API.download", download))
+        image = self.image(self._images.busybox)
+        servers = [self.request_server(image=image) for _ in range(4)]
+        assert begun.wait(DEADLINE)
+        for server in servers:
+            self.wait_status(server, "ACTIVE")
+        assert downloads == [image]
+
+    def test_an_image_is_cached_on_request(self):
+        image = self.image(self._images.busybox)
+        aggregate = self.api.post_aggregate({"aggregate": {"name": "lxd"}})
+        self.api.post_aggregate_action(aggregate["id"], {"add_host": {"host": self.compute.host}})
+        body = {"cache": [{"id": image}]}
+        path = f"/os-aggregates/{aggregate['id']}/images"
+        self.api.api_post(path, body, check_response_status=[202])
+        session = self.compute.driver._session
+        wait_for(lambda: session.find_image(image), "the image to be cached")
+        with fixtures.MonkeyPatch("nova.image.glance.API.download", breaks_off):
+            self.boot(image=image)
