@@ -171,6 +171,7 @@ def test_driver_resolves(
     for folder in (tmp_path, ROOT):
         nova_file = run(environment.python, "-c", RESOLVE, cwd=folder).strip()
         assert nova_file == str(nova_home / "nova" / "__init__.py")
+    assert "inspect" in run(environment.path / "bin" / "nova-lxd-image", "--help", cwd=tmp_path)
 
     environment.pip("uninstall", "--yes", "nova-lxd")
     assert environment.listing() == before
