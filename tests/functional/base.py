@@ -68,6 +68,7 @@ class ServerTestCase(test.TestCase, integrated_helpers.PlacementInstanceHelperMi
     microversion = "latest"
     starts_compute = True
     """False for tests in which nova-compute is to refuse."""
+    glance_fixture = GlanceFixture
 
     @pytest.fixture(autouse=True)
     def _session_fixtures(self, machine, images):
@@ -402,7 +403,7 @@ class ServerTestCase(test.TestCase, integrated_helpers.PlacementInstanceHelperMi
         self.neutron = self.useFixture(NeutronFixture(self))
         self.neutron.vif_details["datapath_type"] = self._machine.ovs.datapath
         self.flags(vif_plugging_timeout=DEADLINE, vif_plugging_is_fatal=True)
-        self.glance = self.useFixture(GlanceFixture(self))
+        self.glance = self.useFixture(self.glance_fixture(self))
         self.useFixture(nova_fixtures.CinderFixture(self))
         self.placement = self.useFixture(functional_fixtures.PlacementFixture()).api
         self.useFixture(nova_fixtures.AllServicesCurrent())
