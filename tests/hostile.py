@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from nova_lxd.exception import DiskTooSmall, FlavorRefused, ImageRefused
+from tests.unit import squash
 from tests.unit.archives import (
     COMPRESS,
     Entry,
@@ -70,6 +71,15 @@ class Row:
 
 
 # -- parts of images
+
+
+def _squashed(*options: str, more: Iterable[Entry] = ()) -> Callable[[System], bytes]:
+    """A squashfs of a system with more entries."""
+    return lambda system: squash.squashed([*system, *more], *options)
+
+
+def _squashfs_bomb(system: System) -> bytes:
+    return squash.crafted([(b"big", 1)], squash.file(size=3 * GIB, words=[0]))
 
 
 def _plus(*entries: Entry, form: int = tarfile.PAX_FORMAT) -> Callable[[System], bytes]:
@@ -183,7 +193,7 @@ def _zip(system: System) -> bytes:
     return packed.getvalue()
 
 
-def _squashfs(system: System) -> bytes:
+def _corrupt_squashfs(system: System) -> bytes:
     """A superblock with nothing that it promises behind it."""
     return b"hsqs" + b"\xff" * 92 + bytes(4000)
 
@@ -391,7 +401,16 @@ FORMATS = (
     Row("a partitioned disk, GPT", _bytes(_gpt()), "gpt"),
     Row("a partitioned disk, MBR", _bytes(_disk(510, b"\x55\xaa")), "gpt"),
     Row("an ext4 file system", _bytes(_disk(0x438, b"\x53\xef")), "unknown"),
-    Row("a corrupt squashfs", _squashfs, "squashfs"),
+    Row("a squashfs", squash.squashed),
+    Row("a corrupt squashfs", _corrupt_squashfs, "it is corrupt"),
+    Row("a squashfs that lz4 compressed", _squashed("-comp", "lz4"), "lz4"),
+    Row("a unified image in a squashfs", lambda system: squash.squashed(unified(system)), "mixes"),
+    Row(
+        "a squashfs with a block device",
+        _squashed(more=[device("disk", tarfile.BLKTYPE, 8, 0)]),
+        "block device",
+    ),
+    Row("a squashfs of 200 bytes that holds 3 GiB", _squashfs_bomb, "needs", DiskTooSmall),
     Row("a tar.lz4", _bytes(_disk(0, b"\x04\x22\x4d\x18")), "lz4"),
     Row(
         "a tar.lzma",

@@ -259,6 +259,15 @@ def records(text: bytes) -> Iterator[tuple[bytes, bytes]]:
         at = end
 
 
+def record(key: bytes, value: bytes) -> bytes:
+    """Write one record; its length counts its own digits."""
+    body = b" %s=%s\n" % (key, value)
+    length = len(body)
+    while len(b"%d" % length) + len(body) != length:
+        length = len(b"%d" % length) + len(body)
+    return b"%d" % length + body
+
+
 def _pax(text: bytes) -> dict[bytes, bytes]:
     """Keep what says how an entry is named and how large it is."""
     found: dict[bytes, bytes] = {}

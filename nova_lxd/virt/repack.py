@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from nova_lxd.virt.archive import BLOCK, Entry, Extension, Kind, records
+from nova_lxd.virt.archive import BLOCK, Entry, Extension, Kind, record, records
 from nova_lxd.virt.compression import Damaged
 
 ROOT = b"rootfs"
@@ -70,7 +70,7 @@ def _extension(extension: Extension, is_link: bool) -> bytes:
     if extension.kind == b"x":
         names = _NAMES | {_TARGET} if is_link else _NAMES
         pairs = records(extension.text)
-        text = b"".join(_record(key, cut(value) if key in names else value) for key, value in pairs)
+        text = b"".join(record(key, cut(value) if key in names else value) for key, value in pairs)
     elif extension.kind == b"L" or is_link:
         text = cut(_text(extension.text)) + b"\0"
     else:
@@ -78,14 +78,6 @@ def _extension(extension: Extension, is_link: bool) -> bytes:
     block = bytearray(extension.block)
     _set(block, 124, 12, b"%011o" % len(text))
     return _sealed(block) + text + bytes(-len(text) % BLOCK)
-
-
-def _record(key: bytes, value: bytes) -> bytes:
-    body = b" %s=%s\n" % (key, value)
-    length = len(body)
-    while len(b"%d" % length) + len(body) != length:
-        length = len(b"%d" % length) + len(body)
-    return b"%d" % length + body
 
 
 def _cut_name(block: bytearray) -> None:

@@ -268,6 +268,4 @@ def _check(superblock: Superblock, size: int) -> None:
         raise Damaged("it is corrupt: its tables are in disorder")
     if superblock.compressor not in _DECOMPRESSORS:
         name = _REFUSED.get(superblock.compressor, "something unknown")
-        raise Damaged(
-            f"it is compressed with {name}; make it anew: 'mksquashfs ROOT IMAGE -comp zstd'"
-        )
+        raise Damaged(f"it is compressed with {name}, not with zstd, xz, lzma or gzip")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from nova_lxd.virt.archive import BLOCK, Kind, Member
+from nova_lxd.virt.archive import BLOCK, Kind, Member, record
 
 _TYPES = {
     Kind.FILE: b"0",
@@ -38,8 +38,8 @@ def header(
     :param attributes: extended attributes by their full names, which GNU tar sets by
         ``SCHILY.xattr`` records
     """
-    records = [_record(key, value) for key, value in _overflows(member, owner)]
-    records += [_record(_keyword(name), value) for name, value in attributes]
+    records = [record(key, value) for key, value in _overflows(member, owner)]
+    records += [record(_keyword(name), value) for name, value in attributes]
     text = b"".join(records)
     uid, gid = (0 if each > _MAX_ID else each for each in owner)
     size = 0 if member.size > _MAX_SIZE else member.size
@@ -68,14 +68,6 @@ def _overflows(member: Member, owner: tuple[int, int]) -> Iterable[tuple[bytes, 
 def _keyword(name: bytes) -> bytes:
     # A keyword ends at the first "="; this is GNU tar's own way out.
     return b"SCHILY.xattr." + name.replace(b"%", b"%25").replace(b"=", b"%3D")
-
-
-def _record(key: bytes, value: bytes) -> bytes:
-    body = b" %s=%s\n" % (key, value)
-    length = len(body)
-    while len(b"%d" % length) + len(body) != length:
-        length = len(b"%d" % length) + len(body)
-    return b"%d" % length + body
 
 
 def _block(

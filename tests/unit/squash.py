@@ -12,7 +12,7 @@ from tests.unit.archives import Entry, tar
 
 NONE = 0xFFFFFFFF
 MAGIC, BLOCK_SIZE, COMPRESSOR, BLOCK_LOG, VERSION, ROOT, USED = 0, 12, 20, 22, 28, 32, 40
-INODE_TABLE, DIRECTORY_TABLE = 64, 72
+XATTR_TABLE, INODE_TABLE, DIRECTORY_TABLE = 56, 64, 72
 """Where the fields of a superblock are."""
 STORED = 1 << 24
 FIRST_BLOCK = 96

@@ -30,7 +30,8 @@ def judge(row: hostile.Row) -> rootfs.RootfsFacts:
         **{names.get(key, key): value for key, value in said.items()},
     )
     flavor = values.flavor(root_gb=row.disk_gb)
-    image.check_metadata(source, flavor, values.host())
+    image.check_metadata(source, values.host())
+    image.check_size(source, flavor)
     return rootfs.inspect(io.BytesIO(data), source.id, row.disk_gb * GIB)
 
 
@@ -52,9 +53,9 @@ def test_accepted_ones_are_given_to_lxd_without_what_is_beside_their_root():
     for row in hostile.METADATA:
         if row.accepted:
             data = row.build(system())
-            facts = rootfs.inspect(io.BytesIO(data), "id", 0)
-            given = rootfs.tarball(io.BytesIO(data), facts).read()
-            assert b"evil.tpl" not in given or not facts.unified, row.name
+            screening = rootfs.Screening(io.BytesIO(data), image.sniff(data), "id", 0)
+            given = b"".join(screening)
+            assert b"evil.tpl" not in given or not screening.facts.unified, row.name
             assert b"rootfs" not in given, row.name
 
 

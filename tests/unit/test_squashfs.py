@@ -132,7 +132,7 @@ def test_the_tree_comes_out_as_it_went_in(options):
     assert found.pop(".")[0]["type"] == tarfile.DIRTYPE
     assert found == given(tree())
     # The reader that checks tenants' archives finds nothing to complain of in ours.
-    assert len(list(archive.members(io.BytesIO(made), "tar"))) == len(found) + 1
+    assert len(list(archive.entries(io.BytesIO(made), "tar"))) == len(found) + 1
 
 
 def test_programs_are_read_through_the_filter_for_them():
@@ -166,7 +166,7 @@ def test_what_ends_a_record_is_quoted_in_an_attributes_name_as_gnu_tar_does():
 def test_a_size_of_more_than_eight_gib_is_kept():
     member = archive.Member(b"x", Kind.FILE, 9 * 1024**3)
     made = io.BytesIO(tarheader.header(member, 0o644, (0, 0), 0))
-    assert next(archive.members(made, "tar")) == member
+    assert next(archive.entries(made, "tar")).member == member
 
 
 def test_content_is_handed_out_in_pieces():
@@ -235,8 +235,8 @@ DAMAGED = {
         patched(SMALL, (squash.BLOCK_SIZE, _word(2 * MIB)), (squash.BLOCK_LOG, b"\x15")),
         "block size",
     ),
-    "lz4": (patched(SMALL, (squash.COMPRESSOR, b"\5")), "lz4; make it anew: 'mksquashfs"),
-    "lzo": (patched(SMALL, (squash.COMPRESSOR, b"\3")), "lzo; make it anew: 'mksquashfs"),
+    "lz4": (patched(SMALL, (squash.COMPRESSOR, b"\5")), "lz4, not with zstd"),
+    "lzo": (patched(SMALL, (squash.COMPRESSOR, b"\3")), "lzo, not with zstd"),
     "compressor 9": (patched(SMALL, (squash.COMPRESSOR, b"\x09")), "unknown"),
     "longer than the file": (SMALL[:-1], "truncated"),
     "nothing": (b"", "truncated"),
@@ -326,6 +326,56 @@ def test_extended_attributes_are_bounded_all_together(monkeypatch):
         tarred(squashed(files, *PLAIN))
 
 
+def attributed() -> bytes:
+    """An image whose extended attributes are not compressed; two files share a value."""
+    extended = [attributes(user_abc=b"y"), attributes(user_all=b"x" * 300)]
+    extended.append(extended[0] | extended[1])
+    files = [entry(str(n), pax_headers=each) for n, each in enumerate(extended)]
+    return squashed(files, "-noX", *PLAIN)
+
+
+def test_a_value_that_several_files_share_is_found():
+    image = attributed()
+    assert b"\x00\x01\x03\x00all" in image
+    found = contents(tarred(image))
+    assert found["1"][1].items() <= found["2"][1].items()
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "reason"),
+    [
+        (b"\x00\x00\x03\x00abc", b"\x03\x00\x03\x00abc", "malformed"),
+        (b"\x00\x00\x03\x00abc", b"\x00\x00\x00\x00abc", "malformed"),
+        (b"\x00\x00\x03\x00abc", b"\x00\x00\x03\x01abc", "malformed"),
+        (b"\x00\x00\x03\x00abc", b"\x00\x01\x03\x00abc", "malformed"),
+        (b"\x00\x00\x03\x00abc", b"\x00\x00\x03\x00a\0c", "proper name"),
+        (b"\x00\x00\x03\x00abc", b"\x00\x00\x03\x00a\nc", "proper name"),
+        (b"abc\x01\x00\x00\x00", b"abc\xff\xff\xff\xff", "too large"),
+    ],
+)
+def test_malformed_extended_attributes_are_refused(before, after, reason):
+    image = attributed()
+    assert before in image
+    with pytest.raises(Damaged, match=reason):
+        tarred(image.replace(before, after))
+
+
+def test_missing_extended_attributes_are_refused():
+    image = attributed()
+    (table,) = struct.unpack_from("<Q", image, squash.XATTR_TABLE)
+    with pytest.raises(Damaged, match="missing"):
+        tarred(patched(image, (table + 8, _word(1))))
+
+
+def test_a_file_that_shrinks_meanwhile_is_refused():
+    stream = io.BytesIO(SMALL)
+    found = squashfs.entries(stream)
+    next(found)
+    stream.truncate(squash.FIRST_BLOCK)
+    with pytest.raises(Damaged, match="truncated"):
+        list(found)
+
+
 def test_work_is_bounded_by_the_images_size(monkeypatch):
     image = squashed([entry("x", content=b"x" * 4 * MIB)], "-b", "1M")
     assert contents(tarred(image))["x"][2] == b"x" * 4 * MIB
@@ -357,7 +407,7 @@ def examined(image: bytes) -> int:
         made = tarred(image)
     except (Damaged, Bomb):
         return 0
-    return len(list(archive.members(io.BytesIO(made), "tar")))
+    return len(list(archive.entries(io.BytesIO(made), "tar")))
 
 
 def test_no_part_of_an_image_is_an_image(small):
