@@ -20,6 +20,7 @@ from oslo_log import log as logging
 from nova_lxd import conf
 from nova_lxd.virt import diagnostics, network
 from nova_lxd.virt import instance as instance_translator
+from nova_lxd.virt.ageing import Ageing
 from nova_lxd.virt.configdrive import ConfigDrives
 from nova_lxd.virt.console import ConsoleLogs
 from nova_lxd.virt.container import Containers
@@ -66,6 +67,7 @@ class LXDDriver(driver.ComputeDriver):  # type: ignore[misc]
 
     capabilities: ClassVar[dict[str, bool]] = {
         **driver.ComputeDriver.capabilities,
+        "has_imagecache": True,
         "supports_device_tagging": True,
         "supports_image_type_raw": True,
         "supports_trusted_certs": True,
@@ -118,6 +120,7 @@ class LXDDriver(driver.ComputeDriver):  # type: ignore[misc]
         self._snapshots = Snapshots(session, facts, containers, images)
         self._startup = Startup(session, containers, self._lifecycle, self._migration)
         self._diagnostics = diagnostics.Diagnostics(session, containers)
+        self._ageing = Ageing(session, images)
 
     def cleanup_host(self, host: str) -> None:
         self._events.stop()
@@ -469,6 +472,10 @@ class LXDDriver(driver.ComputeDriver):  # type: ignore[misc]
 
     def get_host_cpu_stats(self) -> dict[str, int]:
         return diagnostics.host_cpu_stats()
+
+    @translated()
+    def manage_image_cache(self, context: Any, all_instances: Any) -> None:
+        self._ageing.update(context, all_instances)
 
     def get_volume_connector(self, instance: Any) -> Any:
         return connector.get_connector_properties(

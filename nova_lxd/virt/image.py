@@ -11,7 +11,7 @@ import json
 import tarfile
 
 from nova_lxd.exception import DiskTooSmall, FlavorRefused, ImageRefused
-from nova_lxd.virt.model import Flavor, HostFacts, ImageSource
+from nova_lxd.virt.model import IMAGE_ID_KEY, Flavor, HostFacts, ImageSource
 
 GIB = 1024**3
 
@@ -187,7 +187,7 @@ def image_properties(image: ImageSource, host: HostFacts) -> dict[str, str]:
     properties = {
         "architecture": architecture(image, host),
         "description": image.name,
-        "nova.image_id": image.id,
+        IMAGE_ID_KEY: image.id,
         "os": image.properties.get("os_distro", ""),
     }
     return {key: _one_line(value) for key, value in properties.items() if value}

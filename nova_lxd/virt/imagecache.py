@@ -21,7 +21,14 @@ from oslo_utils import excutils, timeutils, units
 from nova_lxd import exception
 from nova_lxd.virt import download, rootfs
 from nova_lxd.virt import image as image_translator
-from nova_lxd.virt.model import CachedImage, Flavor, HostFacts, ImageSource
+from nova_lxd.virt.model import (
+    UNPACKED_KEY,
+    CachedImage,
+    Flavor,
+    HostFacts,
+    ImageSource,
+    StoredImage,
+)
 from nova_lxd.virt.session import Session
 
 CONF = nova.conf.CONF
@@ -63,6 +70,8 @@ class ImageCache:
         self._host = host
         self._unwanted: set[str] = set()
         """Fingerprints of images that nobody needs and that LXD may have yet."""
+        self._in_use: list[str] = []
+        """Ids of the images that containers are being made of."""
 
     def discard_unfinished(self) -> None:
         """Remove what a nova-compute that was killed had begun to fetch."""
@@ -103,16 +112,30 @@ class ImageCache:
         self, context: Any, source: ImageSource, limit_bytes: int, trusted_certs: Any
     ) -> tuple[CachedImage, bool]:
         """Return the image, and whether it had to be fetched."""
-        if found := self._session.find_image(source.id):
-            return found, False
-        with lockutils.lock(f"lxd-image-{source.id}"):
+        with _locked(source.id):
             if found := self._session.find_image(source.id):
                 return found, False
             return self._import(context, source, limit_bytes, trusted_certs), True
 
     @contextlib.contextmanager
-    def used(self, image: CachedImage) -> Iterator[None]:
-        """Run the block that makes a container of an image; forget one that LXD cannot unpack."""
+    def used(
+        self, context: Any, source: ImageSource, flavor: Flavor, trusted_certs: Any
+    ) -> Iterator[CachedImage]:
+        """Have an image (see ``ensure``) while the block makes a container of it.
+
+        Until the block's end the image is not removed as one that nobody uses; one that LXD cannot
+        unpack is forgotten.
+        """
+        self._in_use.append(source.id)
+        try:
+            image = self.ensure(context, source, flavor, trusted_certs)
+            with self._forgotten_if_bad(image):
+                yield image
+        finally:
+            self._in_use.remove(source.id)
+
+    @contextlib.contextmanager
+    def _forgotten_if_bad(self, image: CachedImage) -> Iterator[None]:
         try:
             yield
         except exception.LXDError as error:
@@ -158,7 +181,7 @@ class ImageCache:
             self._check_arrived(found, image)
             self._unwanted.discard(image.fingerprint)
             size = str(image.unpacked_bytes)
-            self._session.describe_image(image.fingerprint, {"nova.unpacked_bytes": size})
+            self._session.describe_image(image.fingerprint, {UNPACKED_KEY: size})
             self._session.add_alias(source.id, image.fingerprint)
         except Exception:  # noqa: BLE001 -- re-raised as it is
             with excutils.save_and_reraise_exception(), _best_effort():
@@ -171,6 +194,28 @@ class ImageCache:
         if found not in (None, image.fingerprint):
             self.discard(str(found))
             raise exception.LXDError(f"LXD got {found} of what was sent as {image.fingerprint}")
+
+    def keep(self, image_id: str, fingerprint: str) -> None:
+        """Let servers be made of an image of the store that Glance has as well.
+
+        :raises AlreadyExists: it was fetched from Glance meanwhile
+        """
+        with _locked(image_id):
+            self._session.add_alias(image_id, fingerprint)
+
+    def remove_unused(self, image: StoredImage) -> bool:
+        """Remove an image unless it was used, or removed, since it was looked at.
+
+        ``ensure`` takes the same lock, so an image that it found is either in use by then or
+        fetched anew.
+
+        :returns: whether it was removed
+        """
+        with _locked(image.image_id):
+            if image.image_id in self._in_use or image not in self._session.stored_images():
+                return False
+            self._session.delete_image(image.fingerprint)
+        return True
 
     def discard(self, fingerprint: str) -> None:
         """Remove an image that has done its work; if LXD is away, when the next one begins."""
@@ -188,6 +233,12 @@ class ImageCache:
             for fingerprint in unwanted.intersection(self._session.images_without_alias()):
                 self._session.delete_image(fingerprint)
             self._unwanted -= unwanted
+
+
+def _locked(image_id: str) -> contextlib.AbstractContextManager[Any]:
+    """Hold what becomes of one image in the store."""
+    lock: contextlib.AbstractContextManager[Any] = lockutils.lock(f"lxd-image-{image_id}")
+    return lock
 
 
 def _checked(screening: rootfs.Screening, digest: Any, room: int) -> Iterator[bytes]:

@@ -176,8 +176,8 @@ class Lifecycle:
         files: Callable[[], None],
     ) -> None:
         """Make the container, with what the tenant injects on a config drive or in its root."""
-        image = self._images.ensure(context, order.source, order.flavor, order.trusted_certs)
-        with self._ids.reserved() as ids:
+        needed = (order.source, order.flavor, order.trusted_certs)
+        with self._images.used(context, *needed) as image, self._ids.reserved() as ids:
             spec = instance_translator.compose(
                 order.server, order.flavor, order.vifs, self._host, image.fingerprint, ids
             )
@@ -186,8 +186,7 @@ class Lifecycle:
                 undo.add("config drive", functools.partial(self._drives.remove, instance))
                 drive()
             undo.add("container", functools.partial(self._containers.remove_instance, spec.name))
-            with self._images.used(image):
-                self._session.create_instance(spec)
+            self._session.create_instance(spec)
         if not order.server.config_drive:
             files()
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 
 Config = dict[str, str]
 """LXD config keys and values; LXD takes strings only."""
@@ -23,6 +24,15 @@ ROLE_KEY = "user.nova.role"
 
 REVERTING_KEY = "user.nova.reverting"
 """What an instance's config has while it is to become what its snapshot is."""
+
+IMAGE_ID_KEY = "nova.image_id"
+"""The property of an image that holds its Glance id."""
+
+USED_AT_KEY = "nova.used_at"
+"""The property of an image that holds when it was last seen in use: ISO 8601, UTC."""
+
+UNPACKED_KEY = "nova.unpacked_bytes"
+"""The property of an image that holds the room that its root file system needs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +105,17 @@ class CachedImage:
     fingerprint: str
     unpacked_bytes: int
     """Room its root file system needs, counted when it was inspected."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredImage:
+    """A Glance image in LXD's store, as it stands there."""
+
+    fingerprint: str
+    image_id: str
+    used_at: datetime
+    """When it came, when LXD last made an instance of it, or the time that was noted at it: the
+    latest of these, with its time zone."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -113,15 +113,16 @@ class Rescue:
         self, undo: Undo, context: Any, instance: Any, order: Order, own: InstanceState
     ) -> str:
         """Make the rescue container, stopped, and return its name."""
-        image = self._images.ensure(context, order.source, order.flavor, order.trusted_certs)
         folder = str(Path(self._session.endpoint).parent)
         root = instance_translator.root_path(folder, own.pool, self._session.project, own.name)
-        spec = instance_translator.rescue(self._containers.spec_of(order), image.fingerprint, root)
-        undo.add(
-            "rescue container",
-            functools.partial(self._containers.leave_rescue, instance, order.vifs),
-        )
-        with self._images.used(image):
+        needed = (order.source, order.flavor, order.trusted_certs)
+        with self._images.used(context, *needed) as image:
+            own_spec = self._containers.spec_of(order)
+            spec = instance_translator.rescue(own_spec, image.fingerprint, root)
+            undo.add(
+                "rescue container",
+                functools.partial(self._containers.leave_rescue, instance, order.vifs),
+            )
             self._session.create_instance(spec)
         return spec.name
 

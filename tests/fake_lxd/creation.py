@@ -141,6 +141,7 @@ def _add_record(state: State, project: Project, instance: Instance) -> None:
 
 def _unpack(state: State, instance: Instance, image: Any) -> None:
     prefix = "Failed creating instance from image: "
+    image.last_used_at = now()
     rootfs = state.folder / "images" / f"{image.fingerprint}.rootfs"
     if not rootfs.exists():
         return
@@ -153,7 +154,6 @@ def _unpack(state: State, instance: Instance, image: Any) -> None:
     if enforced and needed > _size(root["size"]):
         text = "ERROR: unable to limit requested quota group: Disk quota exceeded"
         raise Refusal(400, f"{prefix}Failed to run: btrfs qgroup limit: exit status 1 ({text})")
-    image.last_used_at = now()
 
 
 def _size(text: str) -> int:

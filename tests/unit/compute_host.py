@@ -6,6 +6,7 @@ import time
 import uuid
 from collections.abc import Callable
 from typing import ClassVar
+from unittest import mock
 
 import nova.conf
 from nova import exception as nova_exception
@@ -164,6 +165,18 @@ class Host:
         self.driver.snapshot(
             order.context, order.instance, self.glance.id, self.glance.update_task_state
         )
+
+    def manage_images(self, *instances) -> None:
+        """Let the driver look at its images, as Nova does from time to time."""
+        found = objects.InstanceList(objects=list(instances))
+        bdms = "nova.objects.BlockDeviceMappingList.bdms_by_instance_uuid"
+        with mock.patch(bdms, return_value={}):
+            self.driver.manage_image_cache(self.order.context, found)
+
+    def stored(self) -> dict[str, str]:
+        """Return the fingerprints of the images that LXD knows by a Glance id, by that id."""
+        aliases = self.lxd.state.projects[PROJECT].aliases
+        return {name: alias.target for name, alias in aliases.items()}
 
     def forget_image(self) -> None:
         project = self.lxd.state.projects[PROJECT]

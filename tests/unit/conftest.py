@@ -12,6 +12,7 @@ from unittest import mock
 
 import nova.conf
 import pytest
+from nova import thread_pool_factory
 
 from nova_lxd import conf
 from tests.fake_lxd import FakeLXD
@@ -37,6 +38,8 @@ def ports():
     glance = mock.patch("nova.image.glance.API", GlanceAPI)
     with Ports().installed() as ports, untagged, glance:
         yield ports
+        # Nova's own tests insist that nobody's threads are left.
+        thread_pool_factory.reset_all_executors()
 
 
 def list_none(*args):

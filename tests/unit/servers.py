@@ -8,12 +8,14 @@ import threading
 import uuid
 from dataclasses import dataclass, field
 
+import nova.conf
 from nova import context, objects
 from nova.compute import vm_states
 from nova.network import model as network_model
 
 from .lxd_contract import guests
 
+CONF = nova.conf.CONF
 objects.register_all()
 
 _numbers = itertools.count(1)
@@ -44,7 +46,10 @@ class Order:
             uuid=self.uuid,
             project_id="project",
             user_id="user",
+            host=CONF.host,
             image_ref=self.image_id,
+            kernel_id="",
+            ramdisk_id="",
             display_name="web",
             hostname="web",
             config_drive="",

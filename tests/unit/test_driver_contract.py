@@ -41,6 +41,7 @@ class SignatureTest(PytestFriendly, test.NoDBTestCase):
             "rescue": ["supports_bfv_rescue"],
             "migrate_disk_and_power_off": ["supports_migrate_to_same_host"],
             "rebuild": ["supports_evacuate"],
+            "manage_image_cache": ["has_imagecache"],
         }.items():
             if getattr(ours, method) is getattr(driver.ComputeDriver, method):
                 for capability in capabilities:

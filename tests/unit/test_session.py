@@ -10,12 +10,13 @@ import threading
 import time
 import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 
 import pytest
 import requests
 
 from nova_lxd import exception
-from nova_lxd.virt.model import CachedImage, IdRange, InstanceSpec
+from nova_lxd.virt.model import CachedImage, IdRange, InstanceSpec, StoredImage
 from nova_lxd.virt.session import REQUIRED_EXTENSIONS, Session, Timeouts
 from tests.fake_lxd import Call, Fault
 from tests.unit.lxd_contract import guests
@@ -293,6 +294,34 @@ class TestImages:
         session.add_alias("glance-id", image)
         session.delete_image(image)
         assert session.find_image("glance-id") is None
+
+    def test_what_came_from_glance(self, fake, session, image):
+        images = fake.state.projects[PROJECT].images
+        session.describe_image(image, {"nova.image_id": "glance-id"})
+        assert session.stored_images() == []
+        session.add_alias("another", image)
+        assert session.stored_images() == []
+        session.add_alias("glance-id", image)
+        came = datetime.fromisoformat(images[image].uploaded_at)
+        assert session.stored_images() == [StoredImage(image, "glance-id", came)]
+
+    @pytest.mark.parametrize(
+        ("noted", "expected"),
+        [
+            ("2999-01-01T00:00:00+00:00", datetime(2999, 1, 1, tzinfo=UTC)),
+            ("2999-01-01T00:00:00", datetime(2999, 1, 1, tzinfo=UTC)),
+            ("2999-01-01T01:00:00+01:00", datetime(2999, 1, 1, tzinfo=UTC)),
+            ("2000-01-01T00:00:00+00:00", datetime(2001, 1, 1, 0, 0, 0, 123456, tzinfo=UTC)),
+            ("yesterday", datetime(2001, 1, 1, 0, 0, 0, 123456, tzinfo=UTC)),
+        ],
+    )
+    def test_the_latest_time_counts(self, fake, session, image, noted, expected):
+        stored = fake.state.projects[PROJECT].images[image]
+        stored.uploaded_at = "2000-06-01T00:00:00Z"
+        stored.last_used_at = "2001-01-01T00:00:00.123456789Z"
+        session.describe_image(image, {"nova.image_id": "glance-id", "nova.used_at": noted})
+        session.add_alias("glance-id", image)
+        assert session.stored_images() == [StoredImage(image, "glance-id", expected)]
 
     def test_the_upload_is_streamed(self, fake, session):
         size = 64 * 2**20

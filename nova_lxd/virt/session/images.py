@@ -7,16 +7,24 @@ import hashlib
 import io
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
+from datetime import UTC, datetime
 from typing import Any, BinaryIO
 from urllib import parse
 
 import requests
 
 from nova_lxd import exception
-from nova_lxd.virt.model import CachedImage
+from nova_lxd.virt.model import (
+    IMAGE_ID_KEY,
+    UNPACKED_KEY,
+    USED_AT_KEY,
+    CachedImage,
+    StoredImage,
+)
 from nova_lxd.virt.session.transport import Transport
 
 _CHUNK = 1024 * 1024
+_NEVER = datetime.min.replace(tzinfo=UTC)
 
 
 class _SourceFailedError(Exception):
@@ -103,13 +111,21 @@ class Images(Transport):
             image = self.get("images", target)
         except exception.NotFound:
             return None
-        size = image["properties"].get("nova.unpacked_bytes", "0")
+        size = image["properties"].get(UNPACKED_KEY, "0")
         return CachedImage(fingerprint=target, unpacked_bytes=int(size))
 
     def images_without_alias(self) -> list[str]:
         """List the fingerprints of images that no alias names: uploads that were not finished."""
         images = self.get("images", params={"recursion": "1"})
         return [image["fingerprint"] for image in images if not image["aliases"]]
+
+    def stored_images(self) -> list[StoredImage]:
+        """List the images of the store that came from Glance; what else is there is not ours.
+
+        Such an image has its Glance id both as a property and as an alias.
+        """
+        images = self.get("images", params={"recursion": "1"})
+        return [stored for image in images if (stored := _stored(image))]
 
     def upload_image(
         self, metadata: bytes, rootfs: Iterable[bytes], properties: Mapping[str, str]
@@ -146,7 +162,8 @@ class Images(Transport):
 
         LXD writes the whole of it to its disk first.
 
-        :param compression: a program that LXD knows, such as ``zstd``, or ``none``
+        :param compression: a program that LXD knows, such as ``zstd``, with arguments if this LXD
+            takes any, or ``none``
         :param properties: become a part of it; LXD refuses an image that equals another one
         :raises NotFound: there is no such instance or snapshot
         """
@@ -176,3 +193,21 @@ class Images(Transport):
     def delete_image(self, fingerprint: str) -> None:
         """Delete an image with its aliases; NotFound without it."""
         self.operate("DELETE", "images", fingerprint)
+
+
+def _stored(image: Mapping[str, Any]) -> StoredImage | None:
+    properties = image["properties"]
+    image_id = properties.get(IMAGE_ID_KEY, "")
+    if image_id not in {alias["name"] for alias in image["aliases"]}:
+        return None
+    times = (image["uploaded_at"], image["last_used_at"], properties.get(USED_AT_KEY, ""))
+    return StoredImage(image["fingerprint"], image_id, max(map(_time, times)))
+
+
+def _time(text: str) -> datetime:
+    """Read a time stamp of LXD's or ours; long ago for one that cannot be read."""
+    try:
+        time = datetime.fromisoformat(text)
+    except ValueError:
+        return _NEVER
+    return time if time.tzinfo else time.replace(tzinfo=UTC)

@@ -259,6 +259,15 @@ class StoreContract(ContractBase):
         assert lxd.call("PATCH", path, {"properties": {"b": "2"}}, If_Match=old).succeeded
         assert lxd.get(path).metadata["properties"] == {"glance": "1", "b": "2"}
         assert lxd.call("PATCH", path, {"properties": {}}, If_Match=old).status == 412
+        alias = {"name": "a", "target": path.rsplit("/", 1)[-1]}
+        lxd.call("POST", "/1.0/images/aliases", alias)
+        assert lxd.call("PATCH", path, {"properties": {"b": "3"}}).succeeded
+        image, other = lxd.get("/1.0/images").metadata[0], lxd.get(path).metadata
+        assert image.split("?")[0] == path
+        assert other["properties"] == {"glance": "1", "b": "3"}
+        assert [named["name"] for named in other["aliases"]] == ["a"]
+        (listed,) = lxd.get(f"/1.0/images?recursion=1&project={lxd.project}").metadata
+        assert listed == other
 
     def test_image_of_an_instance_can_be_deleted(self, lxd: Client):
         image = add_image(lxd)
