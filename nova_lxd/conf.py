@@ -98,7 +98,7 @@ refused too.
         "snapshot_compression",
         default="zstd",
         choices=[
-            ("zstd", "fast, and nearly as small as gzip or smaller"),
+            ("zstd", "fast, on all CPUs of the host; nearly as small as gzip or smaller"),
             ("gzip", "slow; every release of this driver reads it"),
             ("none", "as large as the files in the server; for a Glance whose storage compresses"),
         ],
@@ -107,7 +107,8 @@ refused too.
 How LXD compresses the images that are made of servers: snapshots, backups, shelved servers.
 
 LXD writes the image to its own disk before it is sent to Glance, so there must be room for it where
-LXD keeps its images.
+LXD keeps its images. It stays there for servers that are made of it on this host, until it ages out
+(``[image_cache] remove_unused_original_minimum_age_seconds``). Where LXD has no zstd, gzip is used.
 """,
     ),
     cfg.BoolOpt(

@@ -1,8 +1,13 @@
 """Snapshots: a server's root disk as a Glance image, while the server goes on.
 
 LXD takes a snapshot, writes an image of it to its own store, and that is streamed to Glance: a
-unified image, of which a server that is made from it gets the root file system alone
+unified image, of which a server that is made from it elsewhere gets the root file system alone
 (``repack.py``).
+
+In the store it stays, under its Glance id: the next server of it on this host waits for no
+download.  LXD may use that copy as it is, with its metadata, because no tenant ever had it: LXD
+wrote its ``metadata.yaml`` from ours, which has no templates and lies outside the guest's root, and
+packed the root itself.
 """
 
 from __future__ import annotations
@@ -22,8 +27,9 @@ from nova_lxd import exception
 from nova_lxd.virt import image as image_translator
 from nova_lxd.virt import instance as instance_translator
 from nova_lxd.virt.container import Containers
+from nova_lxd.virt.flavor import PRIVILEGED, parse_boolean
 from nova_lxd.virt.imagecache import ImageCache
-from nova_lxd.virt.model import HostFacts
+from nova_lxd.virt.model import IMAGE_ID_KEY, UNPACKED_KEY, HostFacts
 from nova_lxd.virt.session import Session
 from nova_lxd.virt.undo import remove_all
 
@@ -31,8 +37,17 @@ CONF = nova.conf.CONF
 LOG = logging.getLogger(__name__)
 
 SNAPSHOT = instance_translator.IMAGE_SNAPSHOT
-_NO_PROGRAM = "executable file not found"
-"""What LXD says when the compression's program is not installed (5.0.2)."""
+_PROGRAMS = {
+    # All CPUs; LXD 5.0.2 takes arguments, later ones may not.
+    "zstd": ("zstd -T0", "zstd", "gzip"),
+    "gzip": ("gzip",),
+    "none": ("none",),
+}
+"""What LXD is asked to compress with, by option: the next where it does not take the one before."""
+
+_NOT_TAKEN = ("executable file not found", "invalid compression algorithm")
+"""What LXD says of a program that is not installed where the image is packed, and of one that it
+does not know, does not find or does not allow (5.0.2)."""
 
 
 class Snapshots:
@@ -49,9 +64,10 @@ class Snapshots:
     def take(
         self, context: Any, instance: Any, image_id: str, update_task_state: Callable[..., None]
     ) -> None:
-        """Fill a Glance image with a server's root disk; nothing else is left of it.
+        """Fill a Glance image with a server's root disk; LXD's copy stays for servers made here.
 
-        What the guest had written to its disk by then is in it, as after a power cut.
+        After a failure nothing is left of either.  What the guest had written to its disk by then
+        is in it, as after a power cut.
 
         :param update_task_state: Nova's; raises its errors when the server is being deleted
         :raises NotFound: the server has no container
@@ -80,6 +96,7 @@ class Snapshots:
         metadata = self._metadata(instance, api.get(context, image_id))
         self._images.discard_unwanted()
         fingerprint = self._publish(instance, image_id)
+        kept = False
         try:
             update_task_state(
                 task_state=task_states.IMAGE_UPLOADING,
@@ -87,28 +104,62 @@ class Snapshots:
             )
             with self._session.export(fingerprint) as data:
                 api.update(context, image_id, metadata, data=data, purge_props=False)
+            kept = self._keep(instance, image_id, fingerprint)
         finally:
-            self._images.discard(fingerprint)
+            if not kept:
+                self._images.discard(fingerprint)
+
+    def _keep(self, instance: Any, image_id: str, fingerprint: str) -> bool:
+        """Let servers be made of LXD's copy; tell whether it is to stay.
+
+        Root in a privileged container can make device nodes, which the inspection on the way from
+        Glance refuses; so of such a server only what was inspected is used.
+        """
+        privileged = instance.flavor.extra_specs.get(PRIVILEGED.name, "")
+        if parse_boolean(privileged):
+            return False
+        try:
+            self._images.keep(image_id, fingerprint)
+        except exception.LXDDriverError as error:
+            text = "Image %s is not kept in LXD's store, only in Glance: %s"
+            LOG.info(text, image_id, error, instance=instance)
+            return False
+        return True
 
     def _publish(self, instance: Any, image_id: str) -> str:
         """Write an image of the server to LXD's store and return its fingerprint."""
         drop = functools.partial(self._containers.drop_snapshot, instance.name, SNAPSHOT)
         try:
+            properties = {IMAGE_ID_KEY: image_id, UNPACKED_KEY: str(self._measure(instance))}
             self._containers.take_snapshot(instance.name, SNAPSHOT)
-            return self._compress(instance, {"nova.image_id": image_id})
+            return self._compress(instance, properties)
         finally:
             remove_all(instance, [("snapshot", drop)])
 
+    def _measure(self, instance: Any) -> int:
+        """Return what the root disk needs at the least; 0 where the storage pool cannot tell.
+
+        On btrfs LXD 5.0.2 counts only what the disk shares with nothing: not what is its image's
+        still, and next to nothing once there is a snapshot of it.  That refuses no flavor wrongly:
+        Nova itself has written the disk of the server's flavor to the image as ``min_disk``, and
+        what does not fit all the same LXD refuses.
+        """
+        return self._session.usage(instance.name).disk_bytes or 0
+
     def _compress(self, instance: Any, properties: dict[str, str]) -> str:
         publish = functools.partial(self._session.publish, instance.name, SNAPSHOT)
-        try:
-            return publish(CONF.lxd.snapshot_compression, properties)
-        except exception.LXDError as error:
-            if _NO_PROGRAM not in str(error):
-                raise
-            text = "[lxd]snapshot_compression: gzip is used, LXD lacks the program: %s"
-            LOG.warning(text, error, instance=instance)
-        return publish("gzip", properties)
+        *others, last = _PROGRAMS[CONF.lxd.snapshot_compression]
+        for program in others:
+            try:
+                return publish(program, properties)
+            except exception.LXDError as error:
+                if not any(text in str(error).lower() for text in _NOT_TAKEN):
+                    raise
+                LOG.debug("LXD does not compress with %s: %s", program, error, instance=instance)
+        if others:
+            text = "[lxd]snapshot_compression: %s is used, LXD does not take %s"
+            LOG.warning(text, last, others[-1], instance=instance)
+        return publish(last, properties)
 
     def _metadata(self, instance: Any, image: Any) -> dict[str, Any]:
         properties = {

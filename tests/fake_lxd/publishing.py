@@ -23,8 +23,9 @@ def publish(state: State, request: Request) -> Answer:
     body = request.json()
     name, _, snapshot = body["source"]["name"].partition("/")
     compression = body.get("compression_algorithm", "gzip")
-    if compression.split()[0] not in _COMPRESSIONS:
-        raise Refusal(400, f'Invalid compression algorithm "{compression}"')
+    program = compression.split()[0]
+    if program not in _COMPRESSIONS:
+        raise Refusal(400, f'Invalid compression algorithm "{program}"')
     instance = find(state, request, name)
     if snapshot not in instance.snapshots:
         raise Refusal(404, "Instance not found")

@@ -1,4 +1,7 @@
-"""Nova's double of Glance, which also keeps what is uploaded and finds what is asked for."""
+"""Nova's double of Glance, which also keeps what is uploaded and finds what is asked for.
+
+It counts the downloads of images, too.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,19 @@ _PIECE = 64 * 1024
 
 
 class GlanceFixture(nova_fixtures.GlanceFixture):
-    """Keeps images in memory."""
+    """Keeps images in memory.
+
+    :ivar downloads: the ids of the images that were downloaded, in order
+    """
+
+    def __init__(self, test):
+        super().__init__(test)
+        self.downloads: list[str] = []
+
+    def download(self, context, image_id, *args, **kwargs):
+        """Give an image's content, and take a note of it."""
+        self.downloads.append(image_id)
+        return super().download(context, image_id, *args, **kwargs)
 
     def update(self, context, image_id, metadata, data=None, purge_props=False):
         """Change an image; what it is given as ``data`` is its content from now on."""

@@ -1,4 +1,4 @@
-"""Images of servers: what Glance is given, and what stays behind, which is nothing."""
+"""Images of servers: what Glance is given, and what stays behind: LXD's copy of it, or nothing."""
 
 from __future__ import annotations
 
@@ -12,9 +12,12 @@ from nova import exception as nova_exception
 from nova.compute import task_states
 
 from nova_lxd.virt import rootfs
+from nova_lxd.virt.imagecache import ImageCache
+from nova_lxd.virt.session import Session
 from tests.fake_lxd import Fault
 
-from .compute_host import Glance, GlanceAPI, Host, attempt, check_destroy_at_last
+from . import servers
+from .compute_host import PROJECT, Glance, GlanceAPI, Host, attempt, check_destroy_at_last
 
 pytestmark = pytest.mark.usefixtures("options")
 
@@ -40,6 +43,49 @@ def test_glance_gets_what_a_server_can_be_made_of(host):
     assert image["properties"]["image_location"] == "snapshot"
     assert rootfs.inspect(io.BytesIO(host.glance.content), "an image", 0).unified
     assert host.glance.said == [task_states.IMAGE_PENDING_UPLOAD, task_states.IMAGE_UPLOADING]
+    assert host.snapshot_remains() == []
+
+
+def test_lxds_copy_stays_under_its_glance_id(host):
+    host.snapshot()
+    image = host.lxd.state.projects[PROJECT].images[host.stored()[host.glance.id]]
+    assert image.properties["nova.image_id"] == host.glance.id
+    assert image.properties["nova.unpacked_bytes"] == "16384"
+
+
+def test_a_server_is_made_of_lxds_copy(host, monkeypatch):
+    host.snapshot()
+    monkeypatch.delattr(ImageCache, "_import")
+    host.order = servers.order(image_id=host.glance.id)
+    host.spawn()
+    instance = host.lxd.state.projects[PROJECT].instances[host.order.name]
+    assert instance.config["volatile.base_image"] == host.stored()[host.glance.id]
+
+
+def test_an_image_that_is_not_used_ages_like_any_other(host, options):
+    options("image_cache", remove_unused_original_minimum_age_seconds=0)
+    host.snapshot()
+    host.manage_images(host.order.instance)
+    assert set(host.stored()) == {host.order.image_id}
+
+
+def test_of_a_privileged_server_nothing_stays(host):
+    host.order.instance.flavor.extra_specs = {"lxd:privileged_allowed": "true"}
+    host.snapshot()
+    assert host.glance.content
+    assert host.glance.id not in host.stored()
+    assert host.snapshot_remains() == []
+
+
+@pytest.mark.parametrize("kind", [Fault.HTTP_500, Fault.HTTP_409, Fault.DROPPED_AFTER])
+def test_a_copy_that_cannot_be_named_goes(host, kind):
+    is_naming = lambda method, path: (method, path) == ("POST", "/1.0/images/aliases")  # noqa: E731
+    host.lxd.faults.fail(is_naming, kind)
+    host.snapshot()
+    assert host.lxd.faults.hits
+    assert host.glance.known
+    assert host.glance.content
+    assert set(host.stored()) == {host.order.image_id}
     assert host.snapshot_remains() == []
 
 
@@ -87,12 +133,36 @@ def test_a_leftover_is_replaced(host):
     assert host.snapshot_remains() == []
 
 
-def test_a_program_that_lxd_lacks(host):
-    text = 'exec: "zstd": executable file not found in $PATH'
+@pytest.mark.parametrize(
+    "text",
+    [
+        'exec: "zstd": executable file not found in $PATH',
+        'Invalid compression algorithm "zstd"',
+    ],
+)
+@pytest.mark.parametrize(("refusals", "program"), [(0, "zstd -T0"), (1, "zstd"), (2, "gzip")])
+def test_a_program_that_lxd_does_not_take(host, monkeypatch, text, refusals, program):
+    asked = []
+    publish = Session.publish
+
+    def note(self, instance, snapshot, compression, properties):
+        asked.append(compression)
+        return publish(self, instance, snapshot, compression, properties)
+
+    monkeypatch.setattr(Session, "publish", note)
     is_publication = lambda method, path: (method, path) == ("POST", "/1.0/images")  # noqa: E731
-    host.lxd.faults.fail(is_publication, Fault.HTTP_500, text=text)
+    host.lxd.faults.fail(is_publication, Fault.HTTP_500, text=text, times=refusals)
     host.snapshot()
+    assert len(asked) == refusals + 1
+    assert asked[-1] == program
     assert host.glance.content
+
+
+def test_another_refusal_is_no_reason_to_try_another_program(host):
+    is_publication = lambda method, path: (method, path) == ("POST", "/1.0/images")  # noqa: E731
+    host.lxd.faults.fail(is_publication, Fault.HTTP_500, text="no space left on device")
+    assert "no space left" in str(attempt(host.snapshot))
+    assert host.snapshot_remains() == []
 
 
 def test_glance_refuses(host, monkeypatch):
@@ -101,6 +171,7 @@ def test_glance_refuses(host, monkeypatch):
 
     monkeypatch.setattr(GlanceAPI, "update", refuse)
     assert isinstance(attempt(host.snapshot), nova_exception.ImageNotFound)
+    assert host.glance.id not in host.stored()
     assert host.snapshot_remains() == []
 
 

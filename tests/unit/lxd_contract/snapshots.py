@@ -6,10 +6,13 @@ import hashlib
 import io
 import tarfile
 
+import yaml
+
 from .base import ContractBase, add_image, add_instance
 from .client import Answer, Client
 
 C1 = "/1.0/instances/c1"
+NEVER = ("0001-01-01T00:00:00Z", "1970-01-01T00:00:00Z")
 
 
 def publish(lxd: Client, snapshot: str, compression: str = "none", **properties: str) -> Answer:
@@ -56,8 +59,12 @@ class SnapshotContract(ContractBase):
         assert hashlib.sha256(exported.body).hexdigest() == fingerprint
         with tarfile.open(fileobj=io.BytesIO(exported.body)) as tar:
             names = tar.getnames()
+            metadata = yaml.safe_load(tar.extractfile("metadata.yaml").read())
         assert names[0] == "metadata.yaml"
+        assert {name.partition("/")[0] for name in names[1:]} == {"rootfs"}
         assert "rootfs/sbin/init" in names
+        assert metadata["properties"] == {"glance": "7"}
+        assert not metadata.get("templates")
 
         # Equal images are those of one second: the time is in their metadata.yaml.
         again = done
@@ -70,6 +77,27 @@ class SnapshotContract(ContractBase):
         other = publish(lxd, "c1/s1", glance="8")
         assert other.succeeded
 
+    def test_a_published_image_is_an_image_like_any_other(self, lxd: Client):
+        add_instance(lxd, image=add_image(lxd))
+        assert lxd.run("POST", f"{C1}/snapshots", {"name": "s1"}).succeeded
+        done = publish(lxd, "c1/s1", "zstd -T0", glance="7")
+        assert done.succeeded, done.body
+        path = f"/1.0/images/{done.metadata['metadata']['fingerprint']}"
+        body = {"name": "g7", "target": path.rsplit("/", 1)[-1]}
+        assert lxd.call("POST", "/1.0/images/aliases", body).status == 201
+        image = lxd.get(path).metadata
+        assert [alias["name"] for alias in image["aliases"]] == ["g7"]
+        # It neither expires nor can others see it.
+        assert (image["public"], image["cached"], image["auto_update"]) == (False, False, False)
+        assert image["expires_at"] in NEVER
+        assert image["last_used_at"] in NEVER
+
+        add_instance(lxd, "c2", image=body["target"])
+        config = lxd.get("/1.0/instances/c2").metadata["config"]
+        assert config["image.glance"] == "7"
+        assert config["volatile.base_image"] == body["target"]
+        assert lxd.get(path).metadata["last_used_at"] not in NEVER
+
     def test_refused_publications(self, lxd: Client):
         add_instance(lxd)
         for name in ("c1/none", "none/s1"):
@@ -77,5 +105,7 @@ class SnapshotContract(ContractBase):
             assert answer.refusal == (404, "Instance not found")
         assert lxd.run("POST", f"{C1}/snapshots", {"name": "s1"}).succeeded
         answer = publish(lxd, "c1/s1", "bogus")
+        assert answer.refusal == (400, 'Invalid compression algorithm "bogus"')
+        answer = publish(lxd, "c1/s1", "bogus -T0")
         assert answer.refusal == (400, 'Invalid compression algorithm "bogus"')
         assert lxd.get(f"/1.0/images/{'0' * 64}/export").refusal == (404, "Image not found")
