@@ -113,7 +113,9 @@ def _keystone(settings: Settings) -> None:
 
 
 def _glance(settings: Settings) -> None:
-    _tool(settings, "glance-manage", "glance/glance-api.conf")("db", "sync")
+    manage = _tool(settings, "glance-manage", "glance/glance-api.conf")
+    manage("db", "sync")
+    manage("db", "load_metadefs", str(settings.venv / "etc" / "glance" / "metadefs"))
 
 
 def _placement(settings: Settings) -> None:

@@ -24,6 +24,11 @@ FILTERS = (
     "ServerGroupAntiAffinityFilter",
     "ServerGroupAffinityFilter",
 )
+#: Tests that no option of Tempest's switches off.
+UNSUITED = {
+    "test_nova_image_snapshot_dependency": "boots a server from random bytes, which no driver but "
+    "a virtual machine's can take for a disk",
+}
 
 
 def main(settings: Settings, argv: Sequence[str]) -> int:
@@ -45,7 +50,10 @@ def main(settings: Settings, argv: Sequence[str]) -> int:
     config.write_text(render("tempest.conf", facts(settings)))
     command = [settings.program("tempest"), "run", "--config-file", str(config)]
     command += ["--regex", options.regex, "--concurrency", options.concurrency]
-    command += ["--exclude-regex", options.exclude_regex] if options.exclude_regex else []
+    for name, reason in UNSUITED.items():
+        print(f"left out: {name}: {reason}", flush=True)
+    excluded = [*UNSUITED, *([options.exclude_regex] if options.exclude_regex else [])]
+    command += ["--exclude-regex", "|".join(excluded)]
     command += ["--list-tests"] if options.list_tests else []
     return subprocess.run(command, cwd=workspace, env=environment(settings), check=False).returncode
 

@@ -9,6 +9,7 @@ import fixtures
 import nova.conf
 import pytest
 from nova import objects
+from nova.image import glance
 from nova.network import model as network_model
 from nova.tests import fixtures as nova_fixtures
 from nova.tests.unit import utils as test_utils
@@ -90,7 +91,9 @@ class DriverSuite(PytestFriendly, test_virt_drivers._VirtDriverTestCase):
         )  # fmt: skip
         instance = test_utils.get_test_instance(self.ctxt, flavor, obj=obj)
         content = gzip.compress(guests.rootfs(deaf=False), 1)
-        self.image_service._imagedata[instance.image_ref] = content
+        # Nova's double of Glance gives nothing to whoever wants a stream.
+        download = fixtures.MockPatchObject(glance.API, "download", return_value=[content])
+        self.useFixture(download)
         self.image_service.images[instance.image_ref] |= {
             "container_format": "bare",
             "disk_format": "raw",
