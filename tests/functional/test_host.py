@@ -33,6 +33,7 @@ class HostTest(ServerTestCase):
         assert "CUSTOM_LXD" in traits
         assert "COMPUTE_DEVICE_TAGGING" in traits
         assert "COMPUTE_IMAGE_TYPE_RAW" in traits
+        assert "COMPUTE_TRUSTED_CERTS" in traits
         assert "COMPUTE_IMAGE_TYPE_QCOW2" not in traits
 
     def test_the_operators_ratios_survive_a_periodic_task(self):
