@@ -20,11 +20,6 @@ class GlanceFixture(nova_fixtures.GlanceFixture):
         super().__init__(test)
         self.downloads: list[str] = []
 
-    def download(self, context, image_id, *args, **kwargs):
-        """Give an image's content, and take a note of it."""
-        self.downloads.append(image_id)
-        return super().download(context, image_id, *args, **kwargs)
-
     def update(self, context, image_id, metadata, data=None, purge_props=False):
         """Change an image; what it is given as ``data`` is its content from now on."""
         content = data.read() if data else None
@@ -35,7 +30,8 @@ class GlanceFixture(nova_fixtures.GlanceFixture):
         return image
 
     def download(self, context, image_id, data=None, dst_path=None, trusted_certs=None):
-        """Write an image's content where it is wanted, or give it in pieces."""
+        """Write an image's content where it is wanted, or give it in pieces; take a note of it."""
+        self.downloads.append(image_id)
         if data or dst_path:
             super().download(context, image_id, data, dst_path, trusted_certs)
             return None

@@ -134,7 +134,7 @@ class ConfigDriveTest(ServerTestCase):
         self.expect_log(r"\[nova\.compute\.manager\]", r"\[nova\.scheduler\.utils\]")
         server = self.request_server(personality=_personality({"/etc/../../x": b"evil"}))
         fault = self.wait_status(server, "ERROR")["fault"]
-        assert "absolute path" in fault["message"]
+        assert "a path to a file" in fault["message"]
         self.assert_nothing_on_host()
 
     def test_tagged_ports(self):

@@ -16,7 +16,6 @@ from .compute_host import PROJECT, Host
 @pytest.mark.parametrize(
     "path",
     [
-        "etc/x",
         "",
         "/",
         "/etc/",
@@ -30,12 +29,14 @@ from .compute_host import PROJECT, Host
     ],
 )
 def test_paths_that_are_refused(path):
-    with pytest.raises(exception.Refused, match="absolute path"):
+    with pytest.raises(exception.Refused, match="a path to a file"):
         personality.check([("/fine", b""), (path, b"")])
 
 
 def test_paths_that_are_not():
-    personality.check([("/x", b""), ("/etc/ssh/a b.c", b""), ("//etc//..x", b""), ("/…/ä", b"")])
+    personality.check(
+        [("/x", b""), ("/etc/ssh/a b.c", b""), ("//etc//..x", b""), ("x", b""), ("/…/ä", b"")]
+    )
 
 
 @pytest.mark.usefixtures("options")
@@ -67,6 +68,6 @@ class TestSpawn:
         assert host.remains() == []
 
     def test_a_path_that_is_refused_costs_nothing(self, host):
-        with pytest.raises(nova_exception.InvalidInput, match="absolute"):
+        with pytest.raises(nova_exception.InvalidInput, match="a path to a file"):
             self.spawn(host, [("/etc/../x", b"")])
         assert [call for call in host.lxd.calls if host.order.name in call.path] == []
