@@ -52,6 +52,8 @@ _DEVICES = {
     b"dev/ptmx": (5, 2),
 }
 """The nodes that tools leave in a root file system and that give a guest nothing."""
+_WHITEOUT = (0, 0)
+"""How overlayfs marks what is deleted, as containers in a server leave it; no device has it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -357,7 +359,7 @@ def _normal(name: bytes, what: str) -> bytes:
 
 
 def _check_device(path: bytes, member: Member) -> None:
-    if member.kind is Kind.BLOCK or _DEVICES.get(path) != member.device:
+    if member.kind is Kind.BLOCK or member.device not in (_WHITEOUT, _DEVICES.get(path)):
         major, minor = member.device
         raise _Objection(
             f"entry {_shown(path)} is a {member.kind.value} {major}:{minor}, which it must not "

@@ -175,6 +175,7 @@ def test_nothing_to_start(entries):
         ([device("dev/null", tarfile.CHRTYPE, 1, 1)], "character device 1:1"),
         ([device("dev/null", tarfile.BLKTYPE, 1, 3)], "block device 1:3"),
         ([device("tmp/null", tarfile.CHRTYPE, 1, 3)], "character device 1:3"),
+        ([device("tmp/x", tarfile.BLKTYPE, 0, 0)], "block device 0:0"),
         ([entry("metadata.yaml"), folder("rootfs"), entry("rootfs/x")], "mixes"),
         ([entry("rootfs/sbin/init"), entry("metadata.yaml")], "mixes"),
         ([entry("x" * 256)], "too long a name"),
@@ -224,6 +225,7 @@ def test_only_what_is_below_rootfs_is_started():
 
 def test_harmless_entries():
     nodes = [device(path.decode(), tarfile.CHRTYPE, *n) for path, n in rootfs._DEVICES.items()]
+    nodes.append(device("var/lib/containers/storage/gone", tarfile.CHRTYPE, 0, 0))
     entries = [
         *nodes,
         entry("run/initctl", tarfile.FIFOTYPE),
