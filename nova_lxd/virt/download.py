@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import nova.conf
+from cryptography.exceptions import InvalidSignature
 from nova.compute import utils as compute_utils
 from nova.image import glance
 from nova.virt import images
@@ -48,13 +49,31 @@ def opened(context: Any, source: ImageSource, trusted_certs: Any) -> Iterator[io
     with compute_utils.disk_ops_semaphore:
         if _needs_file(trusted_certs):
             with _folder(source.id) as path:
-                with _room(source.id):
+                with _room(source.id), _signature_errors(source.id):
                     images.fetch(context, source.id, str(path), trusted_certs=trusted_certs)
                 with path.open("rb", buffering=0) as file:
                     yield io.BufferedReader(file, image_translator.SNIFF_BYTES)
         else:
             chunks = glance.API().download(context, source.id)
             yield io.BufferedReader(Incoming(chunks, source), image_translator.SNIFF_BYTES)
+
+
+def must_be_verified(trusted_certs: Any) -> bool:
+    """Tell whether somebody demands that images are signed: a tenant, or the operator."""
+    options = CONF.glance
+    by_default = options.enable_certificate_validation and options.default_trusted_certificate_ids
+    return bool(trusted_certs or by_default or options.verify_glance_signatures)
+
+
+def verify(context: Any, source: ImageSource, trusted_certs: Any) -> None:
+    """Verify the signature of an image that is here already.
+
+    Nova verifies what it downloads, so it is downloaded once more, to nowhere.
+
+    :raises ImageRefused: it is not what was signed; Nova's own errors for other flaws
+    """
+    with _signature_errors(source.id):
+        glance.API().download(context, source.id, trusted_certs=trusted_certs)
 
 
 @contextlib.contextmanager
@@ -118,10 +137,7 @@ class Incoming(io.RawIOBase):
 
 def _needs_file(trusted_certs: Any) -> bool:
     """Tell whether Nova verifies the image, or fetches it in a way of its own."""
-    options = CONF.glance
-    by_default = options.enable_certificate_validation and options.default_trusted_certificate_ids
-    verified = trusted_certs or by_default or options.verify_glance_signatures
-    return bool(verified or options.enable_rbd_download)
+    return must_be_verified(trusted_certs) or CONF.glance.enable_rbd_download
 
 
 @contextlib.contextmanager
@@ -132,6 +148,16 @@ def _folder(image_id: str) -> Iterator[Path]:
         folder = tempfile.TemporaryDirectory(prefix=_prefix(), dir=CONF.instances_path)
     with folder:
         yield Path(folder.name) / "image"
+
+
+@contextlib.contextmanager
+def _signature_errors(image_id: str) -> Iterator[None]:
+    """Say what Nova leaves without a word, and would try on every host."""
+    try:
+        yield
+    except InvalidSignature as error:
+        reason = "its content is not what was signed; upload it again, or sign it anew"
+        raise exception.ImageRefused(image_id, reason) from error
 
 
 @contextlib.contextmanager

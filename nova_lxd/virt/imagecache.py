@@ -72,6 +72,8 @@ class ImageCache:
         """Fingerprints of images that nobody needs and that LXD may have yet."""
         self._in_use: list[str] = []
         """Ids of the images that containers are being made of."""
+        self._verified: set[tuple[str, ...]] = set()
+        """Images, each with the certificates that somebody trusted and that vouch for it."""
 
     def discard_unfinished(self) -> None:
         """Remove what a nova-compute that was killed had begun to fetch."""
@@ -86,14 +88,26 @@ class ImageCache:
 
         Simultaneous first boots of one image download it once; later ones ask Glance nothing.
 
-        :raises ImageRefused: its content is not a root file system we may hand to LXD
+        :raises ImageRefused: its content is not a root file system we may hand to LXD, or not what
+            was signed
         :raises DiskTooSmall: it does not fit
         """
         limit = flavor.root_gb * units.Gi
-        found, _ = self._have(context, source, limit, trusted_certs)
+        found, fetched = self._have(context, source, limit, trusted_certs)
+        if download.must_be_verified(trusted_certs):
+            self._check_signature(context, source, trusted_certs, fetched=fetched)
         if limit and found.unpacked_bytes > limit:
             raise exception.DiskTooSmall(limit, found.unpacked_bytes)
         return found
+
+    def _check_signature(
+        self, context: Any, source: ImageSource, trusted_certs: Any, *, fetched: bool
+    ) -> None:
+        """Verify an image that was fetched for somebody who trusted others, or anybody."""
+        trust = (source.id, *sorted(trusted_certs.ids if trusted_certs else ()))
+        if not fetched and trust not in self._verified:
+            download.verify(context, source, trusted_certs)
+        self._verified.add(trust)
 
     def prefetch(self, context: Any, image_id: str) -> bool:
         """Have an image in LXD's store before a server wants it; tell whether it was fetched now.

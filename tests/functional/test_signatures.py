@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import uuid
 from pathlib import Path
 
@@ -29,6 +30,12 @@ class SignatureTestCase(FailureTestCase):
         content = self._images.busybox
         return self.image(content, properties={**signer.properties(content), **changes})
 
+    def tampered(self) -> str:
+        """Upload an image that was changed after it was signed."""
+        image = self.signed(self.signer)
+        self.glance._imagedata[image] += gzip.compress(b"")
+        return image
+
     def request_trusting(self, image: str, *signers: signing.Signer) -> dict:
         """Ask for a server of an image that one of these must have vouched for."""
         certificates = [signer.id for signer in signers]
@@ -54,6 +61,27 @@ class TrustedCertificatesTest(SignatureTestCase):
         stranger = signing.Signer("stranger", signing.Signer("other authority"))
         server = self.request_trusting(self.signed(stranger), self.authority)
         self.assert_nothing_left(server, "certificate validation failed", stranger.id)
+
+    def test_changed_after_it_was_signed(self):
+        server = self.request_trusting(self.tampered(), self.authority)
+        self.assert_nothing_left(server, "not what was signed")
+
+    def test_signed_with_another_key_than_the_certificate_s(self):
+        forger = signing.Signer("forger", self.authority)
+        image = self.signed(forger, img_signature_certificate_uuid=self.signer.id)
+        server = self.request_trusting(image, self.authority)
+        self.assert_nothing_left(server, "not what was signed")
+
+    def test_an_image_that_the_host_has_already(self):
+        stranger = signing.Signer("stranger", signing.Signer("other authority"))
+        image = self.signed(stranger)
+        self.boot(image=image, networks="none")
+        fault = self.wait_status(self.request_trusting(image, self.authority), "ERROR")["fault"]
+        assert "certificate validation failed" in fault["message"]
+        tampered = self.tampered()
+        self.boot(image=tampered, networks="none")
+        fault = self.wait_status(self.request_trusting(tampered, self.authority), "ERROR")["fault"]
+        assert "not what was signed" in fault["message"]
 
     def test_signed_in_the_name_of_an_authority(self):
         forger = signing.Signer("builder", signing.Signer("authority"))
