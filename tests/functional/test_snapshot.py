@@ -259,11 +259,17 @@ class FailureTest(SnapshotTestCase):
         def publish(*args, **kwargs):
             raise SystemExit("nova-compute was killed")
 
-        name = "nova_lxd.virt.snapshot.Snapshots._compress"
-        drop = "nova_lxd.virt.container.Containers.drop_snapshot"
-        with fixtures.MonkeyPatch(name, publish), fixtures.MonkeyPatch(drop, lambda *a: None):
+        def drop(*args):
+            dead.set()
+
+        dead = threading.Event()
+        with (
+            fixtures.MonkeyPatch("nova_lxd.virt.snapshot.Snapshots._compress", publish),
+            fixtures.MonkeyPatch("nova_lxd.virt.container.Containers.drop_snapshot", drop),
+        ):
             self.create_image(server)
-            wait_for(lambda: self.lxd_snapshots(server), "the snapshot")
+            assert dead.wait(DEADLINE)
+        assert self.lxd_snapshots(server)
         self.restart_compute()
         assert self.lxd_snapshots(server) == []
         assert self.boot_time(server) == first
