@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import argparse
 import configparser
+import contextlib
 import os
 import shlex
+import shutil
 import signal
 import subprocess
+import sys
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,17 +28,21 @@ _CLEANING = 120  # seconds an interrupted pytest gets to tear its fixtures down
 
 @dataclass(frozen=True)
 class Ring:
-    """Tests that need the same things; ``seconds`` is how long all of them may take."""
+    """Tests that need the same things; ``seconds`` is how long all of them may take.
+
+    ``lanes`` is in how many processes at a time they run, each with daemons of its own.
+    """
 
     name: str
     folder: str
     needs_root: bool
     seconds: int
+    lanes: int = 1
 
 
 RINGS = (
     Ring("unit", "tests/unit", needs_root=False, seconds=900),
-    Ring("functional", "tests/functional", needs_root=True, seconds=3000),
+    Ring("functional", "tests/functional", needs_root=True, seconds=3000, lanes=2),
     Ring("cloud", "tests/cloud", needs_root=True, seconds=1500),
 )
 CHECKS = ("lint", "mypy")
@@ -113,48 +121,93 @@ def check(settings: Settings) -> list[str]:
     failed = []
     for argv in (argv for environment in CHECKS for argv in commands(environment)):
         print(f"-- {shlex.join(argv)}", flush=True)
-        if _run([settings.program(argv[0]), *argv[1:]], settings, 600):
+        if any(_run([[settings.program(argv[0]), *argv[1:]]], settings, 600)):
             failed.append(shlex.join(argv))
     return failed
 
 
 def run_ring(settings: Settings, ring: Ring, arguments: Sequence[str]) -> Count:
-    """Run one ring in a pytest of its own and return what it counted.
+    """Run one ring and return what it counted.
 
     A pytest that ends badly without a failed test counts as one failure.
     """
-    junit = settings.state / "test" / f"{ring.name}.xml"
-    junit.parent.mkdir(parents=True, exist_ok=True)
-    junit.unlink(missing_ok=True)
     print(f"\n== {ring.name}", flush=True)
-    pytest = [settings.program("python"), "-m", "pytest", "--no-header", f"--junitxml={junit}"]
-    status = _run([*pytest, ring.folder, *arguments], settings, ring.seconds)
-    counted = count(junit)
-    if status == _NOTHING_COLLECTED and arguments:
+    (settings.state / "test").mkdir(parents=True, exist_ok=True)
+    lanes = [[ring.folder, *arguments]] if arguments else split(ring)
+    names = [ring.name, *(f"{ring.name}-{number}" for number in range(2, len(lanes) + 1))]
+    files = [settings.state / "test" / f"{name}.xml" for name in names]
+    for junit in files:
+        junit.unlink(missing_ok=True)
+    pytest = [settings.program("python"), "-m", "pytest", "--no-header"]
+    commands = [
+        [*pytest, f"--junitxml={junit}", *lane] for junit, lane in zip(files, lanes, strict=True)
+    ]
+    statuses = _run(commands, settings, ring.seconds)
+    results = zip(names, statuses, map(count, files), strict=True)
+    return sum((_judged(*result, chosen=bool(arguments)) for result in results), Count())
+
+
+def split(ring: Ring) -> list[list[str]]:
+    """Deal a ring's files out to its lanes, like cards."""
+    if ring.lanes == 1:
+        return [[ring.folder]]
+    files = sorted(map(str, (REPOSITORY / ring.folder).rglob("test_*.py")))
+    return [files[number :: ring.lanes] for number in range(ring.lanes)]
+
+
+def _judged(name: str, status: int, counted: Count, *, chosen: bool) -> Count:
+    if not status or counted.failed or (status == _NOTHING_COLLECTED and chosen):
         return counted
-    if status and not counted.failed:
-        print(f"{ring.name}: pytest ended with status {status}", flush=True)
-        counted += Count(failed=1)
-    return counted
+    print(f"{name}: pytest ended with status {status}", flush=True)
+    return counted + Count(failed=1)
 
 
-def _run(argv: Sequence[str], settings: Settings, seconds: float) -> int:
-    """Run a command in the repository; interrupt it when its time is over."""
+def _run(commands: Sequence[Sequence[str]], settings: Settings, seconds: float) -> list[int]:
+    """Run commands in the repository side by side; interrupt them when their time is over.
+
+    What all but the first say is shown when they have ended.
+    """
     env = {**os.environ, "PATH": settings.path, "NOVA_LXD_AIO_STATE": str(settings.state)}
-    child = subprocess.Popen(argv, cwd=REPOSITORY, env=env)
+    with contextlib.ExitStack() as stack:
+        said = [stack.enter_context(tempfile.TemporaryFile()) for _ in commands[1:]]
+        children = [
+            subprocess.Popen(
+                argv,
+                cwd=REPOSITORY,
+                env=env | {"NOVA_LXD_TEST_LANE": str(number)} if output else env,
+                stdout=output,
+                stderr=subprocess.STDOUT if output else None,
+            )
+            for number, (argv, output) in enumerate(zip(commands, [None, *said], strict=True), 1)
+        ]
+        statuses = _wait(children, seconds)
+        for output in said:
+            output.seek(0)
+            shutil.copyfileobj(output, sys.stdout.buffer)
+        sys.stdout.flush()
+    return statuses
+
+
+def _wait(children: Sequence[subprocess.Popen[bytes]], seconds: float) -> list[int]:
     try:
-        return child.wait(seconds)
+        return [child.wait(seconds) for child in children]
     except (subprocess.TimeoutExpired, KeyboardInterrupt) as stopped:
-        child.send_signal(signal.SIGINT)  # so that fixtures stop their daemons
-        try:
-            child.wait(_CLEANING)
-        except subprocess.TimeoutExpired:
-            child.kill()
-            child.wait()
+        for child in children:
+            child.send_signal(signal.SIGINT)  # so that fixtures stop their daemons
+        for child in children:
+            _await_end(child)
         if isinstance(stopped, KeyboardInterrupt):
             raise
-        print(f"{shlex.join(argv)} took longer than {seconds:.0f} s", flush=True)
-        return 1
+        print(f"{shlex.join(stopped.cmd)} took longer than {seconds:.0f} s", flush=True)
+        return [child.returncode or 1 for child in children]
+
+
+def _await_end(child: subprocess.Popen[bytes]) -> None:
+    try:
+        child.wait(_CLEANING)
+    except subprocess.TimeoutExpired:
+        child.kill()
+        child.wait()
 
 
 def summary(counts: Count, failed_checks: Sequence[str]) -> str:

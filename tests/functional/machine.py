@@ -18,7 +18,10 @@ from nova_lxd.invariants import Link, gather
 POOL = "default"
 BRIDGE = "br-nlt"
 _LOCK_DEADLINE = 1800
-_FOLDER = Path(os.environ.get("NOVA_LXD_TEST_FOLDER", "/var/tmp/nova-lxd-functional"))
+_FOLDER = Path(
+    os.environ.get("NOVA_LXD_TEST_FOLDER", "/var/tmp/nova-lxd-functional")
+    + os.environ.get("NOVA_LXD_TEST_LANE", "")
+)
 
 PORT_PREFIX = hashlib.sha256(bytes(_FOLDER)).hexdigest()[:4]
 """What the ids of all our ports begin with: their host devices tell whose they are."""

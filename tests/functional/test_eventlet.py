@@ -18,6 +18,7 @@ def test_a_servers_life_on_eventlet(machine: Machine):
         "OS_NOVA_DISABLE_EVENTLET_PATCHING": "0",
         # Daemons of its own: this session holds the lock of ours.
         "NOVA_LXD_TEST_FOLDER": str(folder),
+        "NOVA_LXD_TEST_LANE": "",
     }
     options = ["-p", "no:cacheprovider", "--disable-warnings"]
     done = subprocess.run(

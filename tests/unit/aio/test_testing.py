@@ -142,3 +142,37 @@ def test_ring_ends_at_its_deadline_and_cleans_up(
 
     assert testing.run_ring(settings, hanging, []).failed == 1
     assert Path(hanging.folder, "cleaned").exists()
+
+
+LANES = {
+    "test_a.py": "import os\ndef test_lane(): assert 'NOVA_LXD_TEST_LANE' not in os.environ",
+    "test_b.py": "import os\ndef test_lane(): assert os.environ['NOVA_LXD_TEST_LANE'] == '2'",
+    "test_c.py": "def test_bad(): assert 0",
+    "test_d.py": "import os; os._exit(3)",
+}
+
+
+def test_lanes_share_a_ring(
+    settings: Settings, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "tests"
+    folder.mkdir()
+    for name, body in LANES.items():
+        (folder / name).write_text(f"{body}\n")
+    shared = testing.Ring("made-up", str(folder), needs_root=False, seconds=120, lanes=2)
+
+    assert [len(lane) for lane in testing.split(shared)] == [2, 2]
+    assert testing.run_ring(settings, shared, []) == testing.Count(passed=1, failed=2)
+    assert "made-up-2: pytest ended with status 3" in capfd.readouterr().out
+
+    (folder / "test_d.py").unlink()
+    assert testing.run_ring(settings, shared, []) == testing.Count(passed=2, failed=1)
+    said = capfd.readouterr().out
+    assert said.index("test_a.py") < said.index("test_b.py")
+
+
+def test_chosen_tests_have_one_lane(settings: Settings, tmp_path: Path) -> None:
+    shared = testing.Ring("made-up", str(tmp_path), needs_root=False, seconds=120, lanes=2)
+    (tmp_path / "test_a.py").write_text("def test_good(): pass\n")
+
+    assert testing.run_ring(settings, shared, ["-k", "good"]) == testing.Count(passed=1)
