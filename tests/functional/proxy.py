@@ -95,7 +95,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _serve(self) -> None:
         proxy = self.server.proxy
-        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        body = self._body()
         path = parse.urlsplit(self.path).path
         failed = proxy.failed.intersection(path.split("/"))
         call = Call(self.command, general(path))
@@ -116,6 +116,21 @@ class _Handler(BaseHTTPRequestHandler):
             self._forward(call, body, dropped=kind is Fault.DROPPED_AFTER)
 
     do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = _serve
+
+    def _body(self) -> bytes:
+        """Read the whole body; LXD gets one that came in chunks in one piece."""
+        if self.headers.get("Transfer-Encoding") != "chunked":
+            return self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        pieces = []
+        # A client that went away leaves a line that is no number.
+        while size := int(self.rfile.readline(), 16):
+            pieces.append(self.rfile.read(size))
+            self.rfile.readline()
+        self.rfile.readline()
+        body = b"".join(pieces)
+        del self.headers["Transfer-Encoding"]
+        self.headers["Content-Length"] = str(len(body))
+        return body
 
     def _forward(self, call: Call, body: bytes, *, dropped: bool) -> None:
         with contextlib.closing(_Upstream(self.server.proxy.lxd)) as lxd:
