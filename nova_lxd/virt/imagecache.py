@@ -34,6 +34,9 @@ from nova_lxd.virt.session import Session
 CONF = nova.conf.CONF
 LOG = logging.getLogger(__name__)
 
+_NO_ROOM = ("no space left", "quota exceeded")
+"""What LXD says when it is not the image that is bad."""
+
 
 def source_of(image_meta: Any) -> ImageSource:
     """Copy Nova's ImageMeta."""
@@ -137,25 +140,29 @@ class ImageCache:
     ) -> Iterator[CachedImage]:
         """Have an image (see ``ensure``) while the block makes a container of it.
 
-        Until the block's end the image is not removed as one that nobody uses; one that LXD cannot
-        unpack is forgotten.
+        Until the block's end the image is not removed as one that nobody uses.
+
+        :raises ImageRefused: LXD cannot unpack it; the next server of it fetches it anew
         """
         self._in_use.append(source.id)
         try:
             image = self.ensure(context, source, flavor, trusted_certs)
-            with self._forgotten_if_bad(image):
+            with self._forgotten_if_bad(source, image):
                 yield image
         finally:
             self._in_use.remove(source.id)
 
     @contextlib.contextmanager
-    def _forgotten_if_bad(self, image: CachedImage) -> Iterator[None]:
+    def _forgotten_if_bad(self, source: ImageSource, image: CachedImage) -> Iterator[None]:
         try:
             yield
         except exception.LXDError as error:
-            with excutils.save_and_reraise_exception():
-                if "Unpack failed" in str(error):
-                    self.forget(image.fingerprint)
+            text = str(error).lower()
+            if "unpack failed" not in text or any(words in text for words in _NO_ROOM):
+                raise
+            with _best_effort():
+                self.forget(image.fingerprint)
+            raise exception.ImageRefused(source.id, f"LXD cannot unpack it: {error}") from error
 
     def forget(self, fingerprint: str) -> None:
         """Drop an image that LXD could not unpack."""

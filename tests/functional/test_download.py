@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fixtures
+from nova.context import get_admin_context
 
 from tests.functional.base import ServerTestCase, wait_for
 from tests.functional.glance import breaks_off
@@ -36,9 +37,23 @@ class DownloadTest(ServerTestCase):
         wait_for(lambda: self.stored() == before, "LXD to forget the upload")
         self.delete(server)
 
+    def test_an_image_that_lxd_cannot_unpack_is_fetched_anew(self):
+        image = self.image(self._images.busybox)
+        driver = self.compute.driver
+        assert driver.cache_image(get_admin_context(), image)
+        fingerprint = driver._session.find_image(image).fingerprint
+        file = self._machine.lxd.folder / "images" / f"{fingerprint}.rootfs"
+        file.write_bytes(self._images.truncated)
+        server = self.boot(image=image, status="ERROR")
+        assert "LXD cannot unpack it" in server["fault"]["message"]
+        assert not driver._session.find_image(image)
+        self.delete(server)
+        self.expect_log(r"\[nova\.compute\.manager\]", r"\[nova\.scheduler\.utils\]")
+        self.boot(image=image)
+
     def test_simultaneous_first_boots_are_one_download(self):
         image = self.image(self._images.busybox)
-        servers = [self.request_server(image=image) for _ in range(4)]
+        servers = [self.request_server(image=image) for _ in range(3)]
         for server in servers:
             self.wait_status(server, "ACTIVE")
         assert self.glance.downloads == [image]

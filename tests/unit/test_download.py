@@ -17,6 +17,7 @@ from nova import exception as nova_exception
 
 from nova_lxd.virt import download
 from nova_lxd.virt.image import SNIFF_BYTES
+from nova_lxd.virt.imagecache import source_of
 from nova_lxd.virt.session import PoolSpace
 
 from . import servers
@@ -168,6 +169,15 @@ class TestFirstBoot:
 
         with mock.patch.object(session, "upload_image", upload):
             self._refused(host, nova_exception.NovaException, "LXD got .* of what was sent as")
+
+    def test_an_image_that_lxd_cannot_unpack_is_fetched_anew(self, host):
+        image_id = host.order.image_id
+        host.driver._images._have(None, source_of(host.order.image_meta), 0, None)
+        fingerprint = host.stored()[image_id]
+        (host.lxd.folder / "images" / f"{fingerprint}.rootfs").write_bytes(servers.ROOTFS[:5000])
+        self._refused(host, nova_exception.ImageUnacceptable, "LXD cannot unpack it")
+        assert host.stored() == {}
+        host.spawn()
 
     def test_glance_breaks_off(self, host):
         def chunks(*args, **kwargs):
