@@ -46,16 +46,16 @@ def opened(context: Any, source: ImageSource, trusted_certs: Any) -> Iterator[io
 
     :raises LXDDriverError: the download breaks off, also when the stream is read
     """
-    with compute_utils.disk_ops_semaphore:
-        if _needs_file(trusted_certs):
-            with _folder(source.id) as path:
-                with _room(source.id), _signature_errors(source.id):
-                    images.fetch(context, source.id, str(path), trusted_certs=trusted_certs)
-                with path.open("rb", buffering=0) as file:
-                    yield io.BufferedReader(file, image_translator.SNIFF_BYTES)
-        else:
-            chunks = glance.API().download(context, source.id)
-            yield io.BufferedReader(Incoming(chunks, source), image_translator.SNIFF_BYTES)
+    if _needs_file(trusted_certs):
+        with _folder(source.id) as path:
+            with _room(source.id), _signature_errors(source.id):
+                images.fetch(context, source.id, str(path), trusted_certs=trusted_certs)
+            with path.open("rb", buffering=0) as file:
+                yield io.BufferedReader(file, image_translator.SNIFF_BYTES)
+        return
+    with compute_utils.disk_ops_semaphore:  # images.fetch takes it as well
+        chunks = glance.API().download(context, source.id)
+        yield io.BufferedReader(Incoming(chunks, source), image_translator.SNIFF_BYTES)
 
 
 def must_be_verified(trusted_certs: Any) -> bool:

@@ -6,6 +6,7 @@ import contextlib
 import io
 import itertools
 import logging
+import threading
 import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 from unittest import mock
@@ -97,6 +98,15 @@ class TestFiles:
     def test_trusted_certificates_need_a_file(self, instances):
         self._check_file(instances, ["a-certificate"])
 
+    def test_nova_bounds_how_many_are_fetched_at_once(self, instances):
+        bound = mock.patch("nova.compute.utils.disk_ops_semaphore", threading.Semaphore(1))
+        written = mock.patch.object(download.images.IMAGE_API, "download", write)
+        with bound, written, download.opened(None, image(), ["a-certificate"]) as stream:
+            assert stream.read() == b"content"
+        glance = mock.patch("nova.image.glance.API", GlanceAPI)
+        with bound, glance, download.opened(None, image(), None) as stream:
+            assert stream.read() == servers.ROOTFS
+
     def _check_file(self, instances, certificates):
         def fetch(context, image_id, path, trusted_certs):
             assert trusted_certs == certificates
@@ -124,6 +134,12 @@ class TestFiles:
             assert file.read() == b"content"
             assert file.seek(0) == 0
         assert not list(instances.iterdir())
+
+
+def write(context, image_id, dest_path, trusted_certs):
+    """Stand in for the download of Nova's ``images.IMAGE_API``."""
+    with open(dest_path, "wb") as file:
+        file.write(b"content")
 
 
 class TestFirstBoot:
