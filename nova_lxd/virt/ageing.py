@@ -37,6 +37,7 @@ class Ageing(imagecache.ImageCacheManager):  # type: ignore[misc]
 
         What LXD refuses of one image does not keep the others; without LXD the next pass does all.
         """
+        self._images.discard_unwanted()
         used = self._list_running_instances(context, all_instances)["used_images"]
         try:
             for image in self._session.stored_images():

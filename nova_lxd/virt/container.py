@@ -162,8 +162,10 @@ class Containers:
 
     def drop_snapshot(self, name: str, snapshot: str) -> None:
         """Delete a snapshot; none is success."""
+        drop = functools.partial(self._session.delete_snapshot, name, snapshot)
+        # LXD may still be at it, if only its answer was lost.
         with contextlib.suppress(exception.NotFound):
-            self._session.delete_snapshot(name, snapshot)
+            self._session.retry_busy(drop)
 
     def remove_instance(self, name: str) -> None:
         """Stop and delete an LXD instance; none is success."""

@@ -72,7 +72,7 @@ class ImageCache:
         self._session = session
         self._host = host
         self._unwanted: set[str] = set()
-        """Fingerprints of images that nobody needs and that LXD may have yet."""
+        """Glance ids of images that nobody needs and that LXD may have yet."""
         self._in_use: list[str] = []
         """Ids of the images that containers are being made of."""
         self._verified: set[tuple[str, ...]] = set()
@@ -194,26 +194,23 @@ class ImageCache:
         metadata = image_translator.metadata_tarball(source, self._host)
         properties = image_translator.image_properties(source, self._host)
         digest = hashlib.sha256(metadata)
+        self._unwanted.discard(source.id)
         try:
             space = self._session.pool_space(CONF.lxd.pool)
             pieces = _checked(screening, digest, space.total - space.used)
             found = self._session.upload_image(metadata, pieces, properties)
             image = CachedImage(digest.hexdigest(), screening.facts.unpacked_bytes)
             self._check_arrived(found, image)
-            self._unwanted.discard(image.fingerprint)
             size = str(image.unpacked_bytes)
             self._session.describe_image(image.fingerprint, {UNPACKED_KEY: size})
             self._session.add_alias(source.id, image.fingerprint)
         except Exception:  # noqa: BLE001 -- re-raised as it is
-            with excutils.save_and_reraise_exception(), _best_effort():
-                # LXD may still take in what nobody waits for.
-                self._unwanted.add(digest.hexdigest())
-                self.forget(digest.hexdigest())
+            with excutils.save_and_reraise_exception():
+                self.discard(source.id)
         return image
 
     def _check_arrived(self, found: str | None, image: CachedImage) -> None:
         if found not in (None, image.fingerprint):
-            self.discard(str(found))
             raise exception.LXDError(f"LXD got {found} of what was sent as {image.fingerprint}")
 
     def keep(self, image_id: str, fingerprint: str) -> None:
@@ -238,22 +235,32 @@ class ImageCache:
             self._session.delete_image(image.fingerprint)
         return True
 
-    def discard(self, fingerprint: str) -> None:
-        """Remove an image that has done its work; if LXD is away, when the next one begins."""
+    def discard(self, image_id: str) -> None:
+        """Remove an image that has no name yet and is not to get one.
+
+        LXD may still be making it, when its answer was lost, or be away: what is there later goes
+        when the next image begins, or in the next pass over the cache.
+        """
+        self._unwanted.add(image_id)
         with _best_effort():
-            self._unwanted.add(fingerprint)
-            self.forget(fingerprint)
-            self._unwanted.discard(fingerprint)
+            if self._delete_nameless({image_id}):
+                self._unwanted.discard(image_id)
 
     def discard_unwanted(self) -> None:
-        """Remove what is in LXD after all, before another image begins."""
+        """Remove what is in LXD after all."""
         unwanted = set(self._unwanted)
-        if not unwanted:
-            return
-        with _best_effort():
-            for fingerprint in unwanted.intersection(self._session.images_without_alias()):
-                self._session.delete_image(fingerprint)
-            self._unwanted -= unwanted
+        if unwanted:
+            with _best_effort():
+                self._delete_nameless(unwanted)
+                self._unwanted -= unwanted
+
+    def _delete_nameless(self, image_ids: set[str]) -> bool:
+        """Delete the images without an alias that were for these ids; tell whether there were."""
+        nameless = self._session.images_without_alias()
+        found = [fingerprint for fingerprint, each in nameless.items() if each in image_ids]
+        for fingerprint in found:
+            self.forget(fingerprint)
+        return bool(found)
 
 
 def _locked(image_id: str) -> contextlib.AbstractContextManager[Any]:

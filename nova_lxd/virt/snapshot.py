@@ -95,9 +95,9 @@ class Snapshots:
         update_task_state(task_state=task_states.IMAGE_PENDING_UPLOAD)
         metadata = self._metadata(instance, api.get(context, image_id))
         self._images.discard_unwanted()
-        fingerprint = self._publish(instance, image_id)
         kept = False
         try:
+            fingerprint = self._publish(instance, image_id)
             update_task_state(
                 task_state=task_states.IMAGE_UPLOADING,
                 expected_state=task_states.IMAGE_PENDING_UPLOAD,
@@ -107,7 +107,7 @@ class Snapshots:
             kept = self._keep(instance, image_id, fingerprint)
         finally:
             if not kept:
-                self._images.discard(fingerprint)
+                self._images.discard(image_id)
 
     def _keep(self, instance: Any, image_id: str, fingerprint: str) -> bool:
         """Let servers be made of LXD's copy; tell whether it is to stay.

@@ -114,10 +114,17 @@ class Images(Transport):
         size = image["properties"].get(UNPACKED_KEY, "0")
         return CachedImage(fingerprint=target, unpacked_bytes=int(size))
 
-    def images_without_alias(self) -> list[str]:
-        """List the fingerprints of images that no alias names: uploads that were not finished."""
+    def images_without_alias(self) -> dict[str, str]:
+        """Find the images that no alias names: those that were not finished.
+
+        :returns: fingerprints, and the Glance ids that the images were for, as far as they say
+        """
         images = self.get("images", params={"recursion": "1"})
-        return [image["fingerprint"] for image in images if not image["aliases"]]
+        return {
+            image["fingerprint"]: image["properties"].get(IMAGE_ID_KEY, "")
+            for image in images
+            if not image["aliases"]
+        }
 
     def stored_images(self) -> list[StoredImage]:
         """List the images of the store that came from Glance; what else is there is not ours.
