@@ -475,6 +475,7 @@ class LXDDriver(driver.ComputeDriver):  # type: ignore[misc]
 
     @translated()
     def manage_image_cache(self, context: Any, all_instances: Any) -> None:
+        self._snapshots.drop_left()
         self._ageing.update(context, all_instances)
 
     def get_volume_connector(self, instance: Any) -> Any:

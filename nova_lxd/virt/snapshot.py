@@ -60,6 +60,8 @@ class Snapshots:
         self._host = host
         self._containers = containers
         self._images = images
+        self._left: set[str] = set()
+        """Servers of which LXD may have a snapshot yet that nobody needs."""
 
     def take(
         self, context: Any, instance: Any, image_id: str, update_task_state: Callable[..., None]
@@ -128,13 +130,27 @@ class Snapshots:
 
     def _publish(self, instance: Any, image_id: str) -> str:
         """Write an image of the server to LXD's store and return its fingerprint."""
-        drop = functools.partial(self._containers.drop_snapshot, instance.name, SNAPSHOT)
+        # A new snapshot takes the place of one that is left.
+        self._left.discard(instance.name)
         try:
             properties = {IMAGE_ID_KEY: image_id, UNPACKED_KEY: str(self._measure(instance))}
             self._containers.take_snapshot(instance.name, SNAPSHOT)
             return self._compress(instance, properties)
         finally:
-            remove_all(instance, [("snapshot", drop)])
+            remove_all(instance, [("snapshot", functools.partial(self._drop, instance.name))])
+
+    def _drop(self, name: str) -> None:
+        self._left.add(name)
+        self._containers.drop_snapshot(name, SNAPSHOT)
+        self._left.discard(name)
+
+    def drop_left(self) -> None:
+        """Drop the snapshots that LXD would not, or was not there to drop."""
+        for name in set(self._left):
+            try:
+                self._drop(name)
+            except exception.LXDDriverError as error:
+                LOG.warning("A snapshot of %s is not dropped yet: %s", name, error)
 
     def _measure(self, instance: Any) -> int:
         """Return what the root disk needs at the least; 0 where the storage pool cannot tell.

@@ -28,6 +28,8 @@ class Action:
     """Whether the API waits for it, and itself tells how it went."""
     back: str = "hard reboot"
     """What mends a server that is in ERROR after it."""
+    again: bool = False
+    """Whether one that failed may have been done all but its end, so that it is done again."""
 
 
 def _post(name: str, body: dict | None = None) -> Send:
@@ -110,7 +112,9 @@ GROUPS = {
         "snapshot": Action(_post("createImage", {"name": "snapshot"})),
         "shelve": Action(_shelve, "SHELVED"),
         "unshelve": Action(_post("unshelve"), before=("shelve",)),
-        "offload": Action(_post("shelveOffload"), "SHELVED_OFFLOADED", before=("shelve",)),
+        "offload": Action(
+            _post("shelveOffload"), "SHELVED_OFFLOADED", before=("shelve",), again=True
+        ),
         "unshelve elsewhere": Action(_post("unshelve"), before=("shelve", "offload")),
     },
     "a look inside": {

@@ -203,3 +203,13 @@ def test_an_export_that_breaks_off_is_never_taken_for_the_whole(host):
     assert isinstance(attempt(host.snapshot), nova_exception.HypervisorUnavailable)
     assert host.snapshot_remains() == []
     assert not host.glance.known
+
+
+def test_a_snapshot_that_lxd_would_not_drop_goes_with_the_next_pass(host):
+    is_dropping = lambda method, path: method == "DELETE" and "/snapshots/" in path  # noqa: E731
+    host.lxd.faults.fail(is_dropping, Fault.HTTP_500)
+    host.snapshot()
+    assert host.snapshots()
+    host.driver._snapshots.drop_left()
+    assert host.snapshot_remains() == []
+    host.driver._snapshots.drop_left()
