@@ -24,7 +24,11 @@ from nova_lxd.virt.undo import remove_all
 CONF = nova.conf.CONF
 LOG = logging.getLogger(__name__)
 
-_FOR_REMOVAL = (task_states.REBUILDING, task_states.SOFT_DELETING)
+_FOR_REMOVAL = (
+    task_states.REBUILDING,
+    task_states.SHELVING_OFFLOADING,
+    task_states.SOFT_DELETING,
+)
 """Tasks for which Nova stops a server that is to go: one that is gone already is as good."""
 
 
