@@ -7,6 +7,7 @@ from nova import exception as nova_exception
 from nova.compute import power_state, task_states
 
 from nova_lxd import exception
+from nova_lxd.virt import power
 
 from .compute_host import Host
 
@@ -100,7 +101,7 @@ def test_a_guest_that_cannot_be_asked_is_stopped_at_once(host, monkeypatch):
     assert host.power_state() == power_state.SHUTDOWN
 
 
-@pytest.mark.parametrize("task", [task_states.REBUILDING, task_states.SOFT_DELETING])
+@pytest.mark.parametrize("task", power._FOR_REMOVAL)
 def test_what_is_to_go_may_be_gone(host, task):
     host.destroy()
     host.order.instance.task_state = task
