@@ -10,7 +10,7 @@ from typing import Any
 import nova.conf
 from nova import exception as nova_exception
 from nova import objects, thread_pool_factory
-from nova.compute import task_states
+from nova.compute import task_states, vm_states
 from nova.virt import driver as nova_driver
 from oslo_log import log as logging
 from oslo_utils import excutils, timeutils
@@ -79,6 +79,9 @@ class Lifecycle:
         order = self._accept(
             context, instance, image_meta, network_info, block_device_info, injected_files
         )
+        if instance.vm_state == vm_states.SHELVED_OFFLOADED:
+            # What an unshelving left that failed while LXD was away: its image is in Glance.
+            self._containers.remove(instance)
         configdrive.update_instance(instance)
         devicetags.record(context, instance, network_info)
         drive = functools.partial(

@@ -9,7 +9,7 @@ from unittest import mock
 
 import pytest
 from nova import exception as nova_exception
-from nova.compute import power_state
+from nova.compute import power_state, vm_states
 from nova.virt import fake as nova_fake
 
 from tests.fake_lxd import Fault
@@ -43,6 +43,14 @@ class TestSpawn:
     def host(self, tmp_path, ports):
         with contextlib.closing(Host(tmp_path / "lxd", ports)) as host:
             yield host
+
+    def test_what_an_unshelving_left_makes_room_for_the_next(self, host):
+        host.spawn()
+        host.order.instance.vm_state = vm_states.SHELVED_OFFLOADED
+        host.spawn()
+        assert host.power_state() == power_state.RUNNING
+        host.destroy()
+        assert host.remains() == []
 
     def test_an_image_that_could_not_be_removed_goes_with_the_next_upload(self, host):
         def unnamed(method, path):
