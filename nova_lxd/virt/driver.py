@@ -9,7 +9,7 @@ import nova.conf
 import os_resource_classes as orc
 import os_vif
 from nova import utils
-from nova.compute import power_state
+from nova.compute import power_state, task_states
 from nova.console import type as console_type
 from nova.objects import fields
 from nova.virt import driver, hardware
@@ -17,7 +17,7 @@ from os_brick.initiator import connector
 from oslo_concurrency import processutils
 from oslo_log import log as logging
 
-from nova_lxd import conf
+from nova_lxd import conf, exception
 from nova_lxd.virt import diagnostics, network
 from nova_lxd.virt import instance as instance_translator
 from nova_lxd.virt.ageing import Ageing
@@ -58,6 +58,10 @@ _POWER_STATES = {
     "crashed": power_state.CRASHED,
     "pending": power_state.NOSTATE,
 }
+
+_BUILT = (task_states.SPAWNING, task_states.REBUILD_SPAWNING)
+"""Tasks in which Nova asks how a server is that it has just built.  An error would fail the build,
+and after an unshelving the image is gone by then; the next sync of the power asks again."""
 
 _TRAITS = ("CUSTOM_LXD",)
 
@@ -157,7 +161,12 @@ class LXDDriver(driver.ComputeDriver):  # type: ignore[misc]
 
     @translated()
     def get_info(self, instance: Any, use_cache: bool = True) -> Any:
-        status = self._containers.current(instance).status
+        try:
+            status = self._containers.current(instance).status
+        except exception.LXDUnreachable:
+            if instance.task_state not in _BUILT:
+                raise
+            return hardware.InstanceInfo(state=power_state.NOSTATE)
         return hardware.InstanceInfo(state=_POWER_STATES[instance_translator.power(status)])
 
     # -- the life of a server

@@ -9,7 +9,7 @@ from unittest import mock
 
 import pytest
 from nova import exception as nova_exception
-from nova.compute import power_state, vm_states
+from nova.compute import power_state, task_states, vm_states
 from nova.virt import fake as nova_fake
 
 from tests.fake_lxd import Fault
@@ -203,3 +203,14 @@ def test_many_servers_at_once(tmp_path, ports):
         list(pool.map(lambda o: host.driver.destroy(o.context, o.instance, o.network_info), orders))
     assert host.remains() == []
     assert not host.lxd.state.instances
+
+
+def test_a_server_that_was_built_stays_so_when_lxd_cannot_be_asked(tmp_path, ports, options):
+    with contextlib.closing(Host(tmp_path / "lxd", ports)) as host:
+        host.spawn()
+        host.lxd.stop()
+        host.order.instance.task_state = task_states.SPAWNING
+        assert host.power_state() == power_state.NOSTATE
+        host.order.instance.task_state = None
+        with pytest.raises(nova_exception.HypervisorUnavailable):
+            host.power_state()
