@@ -14,6 +14,7 @@ import pytest
 from oslo_config import cfg
 from vif_plug_ovs.ovsdb import impl_idl
 
+import tests.functional.database  # noqa: F401  registers a filter of errors
 from tests.functional.images import Images
 from tests.functional.machine import Machine
 
