@@ -55,6 +55,10 @@ def disable_ipv6(devices: list[str]) -> None:
     A link-local address of the host on a server's wire would let the server reach the host past
     every security group (OSSN-0069).
     """
+    _disable_ipv6(devices)
+
+
+def _disable_ipv6(devices: list[str]) -> None:
     for device in devices:
         path = f"/proc/sys/net/ipv6/conf/{device}/disable_ipv6"
         if os.path.exists(path):
@@ -72,6 +76,28 @@ def disable_tx_checksum(device: str) -> None:
     :raises ProcessExecutionError: ethtool failed; OSError: it is not installed
     """
     processutils.execute("ethtool", "-K", device, "tx", "off")
+
+
+@net_admin.entrypoint  # type: ignore[untyped-decorator]
+def create_veth(host_end: str, guest_end: str, mtu: int | None, tx_checksum: bool) -> None:
+    """Make a pair of devices; the host's end is up, and speaks no IPv6 from the beginning.
+
+    :param mtu: of both ends in bytes; None leaves it to the kernel
+    :param tx_checksum: whether the guest may leave checksums to the next who can reckon them; see
+        :func:`disable_tx_checksum`
+    :raises ProcessExecutionError: a device of this name exists, or a tool failed
+    """
+    size = ["mtu", str(mtu)] if mtu else []
+    peer = ["type", "veth", "peer", "name", guest_end, *size]
+    processutils.execute("ip", "link", "add", "dev", host_end, *size, *peer)
+    try:
+        _disable_ipv6([host_end, guest_end])
+        if not tx_checksum:
+            processutils.execute("ethtool", "-K", guest_end, "tx", "off")
+        processutils.execute("ip", "link", "set", "dev", host_end, "up")
+    except (processutils.ProcessExecutionError, OSError):
+        processutils.execute("ip", "link", "delete", "dev", host_end)
+        raise
 
 
 @net_admin.entrypoint  # type: ignore[untyped-decorator]

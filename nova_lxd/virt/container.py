@@ -87,14 +87,20 @@ class Containers:
             create()
 
     def spec_of(self, order: Order) -> InstanceSpec:
-        """Compose what a server that exists should be; it keeps its ids.
+        """Compose what a server that exists should be; it keeps its ids and its NICs' names.
 
         :raises NotFound: it has no container
         """
         state = self._session.state(order.server.name)
         ids = IdRange(state.id_base or 0, idmap.SIZE)
         return instance_translator.compose(
-            order.server, order.flavor, order.vifs, self._host, "", ids
+            order.server,
+            order.flavor,
+            order.vifs,
+            self._host,
+            "",
+            ids,
+            instance_translator.nic_names([state]),
         )
 
     def configure(self, spec: InstanceSpec) -> None:
@@ -118,8 +124,10 @@ class Containers:
 
         :raises NotFound: it has no container of its own
         """
+        rescue = self._rescue_state(instance)
+        names = instance_translator.nic_names([rescue] if rescue else [])
         self.remove_rescue(instance)
-        devices = functools.partial(instance_translator.with_nics, vifs=vifs)
+        devices = functools.partial(instance_translator.with_nics, vifs=vifs, names=names)
         self._session.change_role(instance.name, "", devices)
 
     def stop(self, instance: Any) -> None:

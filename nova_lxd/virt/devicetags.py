@@ -25,3 +25,13 @@ def record(context: Any, instance: Any, network_info: Any) -> None:
         instance.device_metadata = objects.InstanceDeviceMetadata(devices=devices)
         # The guest may ask before Nova saves a server that was built.
         instance.save()
+
+
+def forget(instance: Any, mac: str) -> None:
+    """Leave out of Nova's instance a NIC that the server has no more."""
+    metadata = instance.device_metadata
+    devices = list(metadata.devices) if metadata else []
+    left = [device for device in devices if device.mac != mac]
+    if left != devices:
+        instance.device_metadata = objects.InstanceDeviceMetadata(devices=left)
+        instance.save()

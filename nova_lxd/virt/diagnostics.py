@@ -26,7 +26,7 @@ class Diagnostics:
 
     def read(self, instance: Any) -> dict[str, Any]:
         """Measure one server: what the API shows before 2.48, in bytes, KiB and nanoseconds."""
-        usage = self._usage(instance)
+        usage, nics = self._measure(instance)
         result = {
             "cpu0_time": usage.cpu_ns,
             "memory": instance.flavor.memory_mb * units.Ki,
@@ -34,25 +34,31 @@ class Diagnostics:
         }
         if usage.disk_bytes is not None:
             result["root_used"] = usage.disk_bytes
-        for nic in usage.nics:
+        for device, nic in nics.items():
             result |= {
-                f"{nic.host_name}_rx": nic.rx_octets,
-                f"{nic.host_name}_rx_packets": nic.rx_packets,
-                f"{nic.host_name}_rx_errors": nic.rx_errors,
-                f"{nic.host_name}_rx_drop": nic.rx_drop,
-                f"{nic.host_name}_tx": nic.tx_octets,
-                f"{nic.host_name}_tx_packets": nic.tx_packets,
-                f"{nic.host_name}_tx_errors": nic.tx_errors,
-                f"{nic.host_name}_tx_drop": nic.tx_drop,
+                f"{device}_rx": nic.rx_octets,
+                f"{device}_rx_packets": nic.rx_packets,
+                f"{device}_rx_errors": nic.rx_errors,
+                f"{device}_rx_drop": nic.rx_drop,
+                f"{device}_tx": nic.tx_octets,
+                f"{device}_tx_packets": nic.tx_packets,
+                f"{device}_tx_errors": nic.tx_errors,
+                f"{device}_tx_drop": nic.tx_drop,
             }
         return result
 
-    def _usage(self, instance: Any) -> Usage:
-        """Measure the container that the tenant sees; of a server that runs it is its own."""
-        usage = self._session.usage(instance.name)
-        if usage.status == "Stopped":
-            usage = self._session.usage(self._containers.current(instance).name)
-        return usage
+    def _measure(self, instance: Any) -> tuple[Usage, dict[str, NicUsage]]:
+        """Measure the container that the tenant sees, and its ports' NICs by their names here.
+
+        LXD does not tell a NIC's name on the host when it was made by somebody else.
+        """
+        current = self._containers.current(instance)
+        usage = self._session.usage(current.name)
+        by_mac = {nic.mac: nic for nic in usage.nics}
+        nics = {
+            device: by_mac[nic.mac] for device, nic in current.nics.items() if nic.mac in by_mac
+        }
+        return usage, nics
 
     def read_object(self, instance: Any) -> Any:
         """Measure one server, as Nova's Diagnostics.
@@ -61,7 +67,7 @@ class Diagnostics:
         too, and ``hypervisor`` tells the truth.  LXD counts the time of all CPUs together, so it is
         shown only for servers with one.
         """
-        usage = self._usage(instance)
+        usage, nics = self._measure(instance)
         launched = instance.launched_at
         result = nova_diagnostics.Diagnostics(
             state=instance_translator.power(usage.status),
@@ -78,7 +84,7 @@ class Diagnostics:
         for number in range(vcpus):
             result.add_cpu(id=number, time=usage.cpu_ns if vcpus == 1 else None)
         result.add_disk()
-        for nic in usage.nics:
+        for nic in nics.values():
             _add_nic(result, nic)
         return result
 

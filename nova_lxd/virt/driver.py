@@ -29,6 +29,7 @@ from nova_lxd.virt.guest import Guests
 from nova_lxd.virt.host import Capacity, Host, open_session
 from nova_lxd.virt.idmap import IdRanges
 from nova_lxd.virt.imagecache import ImageCache
+from nova_lxd.virt.interface import Interfaces
 from nova_lxd.virt.lifecycle import Lifecycle
 from nova_lxd.virt.migration import Migration
 from nova_lxd.virt.model import HostFacts
@@ -38,6 +39,8 @@ from nova_lxd.virt.serial import SerialConsoles
 from nova_lxd.virt.snapshot import Snapshots
 from nova_lxd.virt.startup import Startup
 from nova_lxd.virt.translation import (
+    ATTACH_ERRORS,
+    DETACH_ERRORS,
     PASSWORD_ERRORS,
     RESCUE_ERRORS,
     RESIZE_ERRORS,
@@ -72,8 +75,10 @@ class LXDDriver(driver.ComputeDriver):  # type: ignore[misc]
     capabilities: ClassVar[dict[str, bool]] = {
         **driver.ComputeDriver.capabilities,
         "has_imagecache": True,
+        "supports_attach_interface": True,
         "supports_device_tagging": True,
         "supports_image_type_raw": True,
+        "supports_tagged_attach_interface": True,
         "supports_trusted_certs": True,
     }
 
@@ -118,6 +123,7 @@ class LXDDriver(driver.ComputeDriver):  # type: ignore[misc]
             ConfigDrives(session, facts),
             self.virtapi,
         )
+        self._interfaces = Interfaces(session, containers)
         self._migration = Migration(session, facts, containers, self._power)
         self._guests = Guests(session, containers)
         self._rescue = Rescue(session, facts, containers, images, self._power, self._guests)
@@ -430,6 +436,14 @@ class LXDDriver(driver.ComputeDriver):  # type: ignore[misc]
     @translated()
     def unplug_vifs(self, instance: Any, network_info: Any) -> None:
         network.unplug(instance, network_info)
+
+    @translated(ATTACH_ERRORS)
+    def attach_interface(self, context: Any, instance: Any, image_meta: Any, vif: Any) -> None:
+        self._interfaces.attach(context, instance, vif)
+
+    @translated(DETACH_ERRORS)
+    def detach_interface(self, context: Any, instance: Any, vif: Any) -> None:
+        self._interfaces.detach(instance, vif)
 
     # -- the host
 

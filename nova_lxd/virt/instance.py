@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from nova_lxd import exception
 from nova_lxd.virt import flavor as flavor_translator
@@ -96,9 +96,19 @@ def without_nics(own: Devices, expanded: Devices, root_size: str) -> Devices:
     return _others(own) | grown
 
 
-def with_nics(own: Devices, expanded: Devices, vifs: Iterable[Vif]) -> Devices:
-    """Undo what ``without_nics`` did."""
-    return _others(own) | vif_translator.devices(list(vifs))
+def with_nics(
+    own: Devices, expanded: Devices, vifs: Iterable[Vif], names: Mapping[str, str]
+) -> Devices:
+    """Undo what ``without_nics`` did.
+
+    :param names: see :func:`nova_lxd.virt.vif.devices`
+    """
+    return _others(own) | vif_translator.devices(list(vifs), names)
+
+
+def nic_names(states: Iterable[InstanceState]) -> dict[str, str]:
+    """Tell what a server's containers call its NICs, by their names on the host."""
+    return {device: nic.name for state in states for device, nic in state.nics.items()}
 
 
 def _others(own: Devices) -> Devices:
@@ -149,9 +159,11 @@ def compose(
     host: HostFacts,
     image_fingerprint: str,
     ids: IdRange,
+    nic_names: Mapping[str, str] | None = None,
 ) -> InstanceSpec:
     """Compose the whole of a server.
 
+    :param nic_names: see :func:`nova_lxd.virt.vif.devices`
     :raises Refused: it is to have ids of its own, and ``ids`` are the host's
 
     What the flavor says goes into the profile, which changes only while the server is off.  NICs
@@ -174,7 +186,7 @@ def compose(
         profile_config=profile_config,
         profile_devices={"root": flavor_translator.root_device(flavor, host)},
         config=config,
-        devices=vif_translator.devices(list(vifs)) | _config_drive(server, host),
+        devices=vif_translator.devices(list(vifs), nic_names) | _config_drive(server, host),
     )
 
 

@@ -96,10 +96,10 @@ class Lifecycle:
             with network.plugged_event(self._virtapi, instance, awaited):
                 creation = thread_pool_factory.spawn(create)
                 with _waiting_for(creation):
+                    network.remove_stale_taps(order.vifs)
                     undo.add("ports", functools.partial(network.unplug, instance, network_info))
                     network.plug(instance, network_info)
             if power_on:
-                network.remove_taps(order.vifs)
                 self._session.change_state(instance.name, "start")
             if instance.task_state == task_states.REBUILD_SPAWNING:
                 _end_if_deleted(context, instance)

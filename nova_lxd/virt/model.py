@@ -172,6 +172,17 @@ class InstanceSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class Nic:
+    """A NIC of an LXD instance."""
+
+    name: str
+    """What the guest calls it."""
+    mac: str
+    hybrid: bool
+    """Whether a bridge of its own is between it and Open vSwitch."""
+
+
+@dataclass(frozen=True, slots=True)
 class InstanceState:
     """One LXD instance of our project as it stands."""
 
@@ -188,8 +199,8 @@ class InstanceState:
     """The storage pool of its root disk."""
     reverting: bool = False
     """Whether a resize of it is being reverted, and its disk is not yet what it was."""
-    nics: Mapping[str, str] = field(default_factory=dict)
-    """The MAC addresses of its own NICs by their names on the host."""
+    nics: Mapping[str, Nic] = field(default_factory=dict)
+    """Its own NICs by their names on the host."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,7 +216,6 @@ class LifecycleEvent:
 class NicUsage:
     """What went through a NIC, as the guest counts: ``rx`` is what it received."""
 
-    host_name: str
     mac: str
     rx_octets: int = 0
     rx_packets: int = 0
@@ -229,3 +239,4 @@ class Usage:
     disk_bytes: int | None
     """Bytes of the root disk in use; None where the storage pool cannot tell."""
     nics: tuple[NicUsage, ...] = ()
+    """All that it sees, its own as well as those that it made."""

@@ -74,7 +74,9 @@ def plug(instance: Any, network_info: Any) -> None:
         try:
             vif = _vif(nova_vif)
             vif_translator.check(vif)
-            os_vif.plug(os_vif_util.nova_to_osvif_vif(nova_vif), info)
+            if not vif.hybrid_plug and not _has_link(vif.devname):
+                _create_veth(vif)
+            os_vif.plug(_osvif_vif(nova_vif), info)
             _harden(vif)
         except exception.VifRefused:
             raise
@@ -85,11 +87,23 @@ def plug(instance: Any, network_info: Any) -> None:
             ) from error
 
 
+def _osvif_vif(nova_vif: Any) -> Any:
+    vif = os_vif_util.nova_to_osvif_vif(nova_vif)
+    if "create_tap" in vif.port_profile.fields:
+        # Neutron can ask for a tap, which is for virtual machines and takes the name of ours.
+        vif.port_profile.create_tap = False
+    return vif
+
+
+def _create_veth(vif: Vif) -> None:
+    checksum = vif.datapath_type == "system"
+    privsep.create_veth(vif.devname, vif_translator.guest_end(vif), vif.mtu, checksum)
+
+
 def _harden(vif: Vif) -> None:
-    bridge_end = vif_translator.bridge_end(vif)
-    privsep.disable_ipv6([vif_translator.bridge_name(vif), bridge_end, vif_translator.ovs_end(vif)])
-    if vif.datapath_type != "system":
-        privsep.disable_tx_checksum(bridge_end)
+    privsep.disable_ipv6(vif_translator.host_devices(vif))
+    if vif.hybrid_plug and vif.datapath_type != "system":
+        privsep.disable_tx_checksum(vif_translator.bridge_end(vif))
 
 
 def unplug(instance: Any, network_info: Any) -> None:
@@ -103,7 +117,7 @@ def unplug(instance: Any, network_info: Any) -> None:
         try:
             vif = _vif(nova_vif)
             vif_translator.check(vif)
-            os_vif.unplug(os_vif_util.nova_to_osvif_vif(nova_vif), info)
+            os_vif.unplug(_osvif_vif(nova_vif), info)
             _remove_tap(vif)
         except exception.VifRefused as error:
             LOG.debug("Was never plugged: %s", error, instance=instance)
@@ -115,17 +129,19 @@ def unplug(instance: Any, network_info: Any) -> None:
         raise failed
 
 
-def remove_taps(vifs: list[Vif]) -> None:
-    """Remove what an earlier life of stopped servers left of their NICs.
+def remove_stale_taps(vifs: list[Vif]) -> None:
+    """Remove what an earlier life of a stopped server left of its NICs, before they are plugged.
 
     LXD 5.0.2 leaves a NIC's host side behind when its bridge is gone at the stop (measured), and
-    then cannot start the server, because the name is taken.
+    then cannot start the server, because the name is taken.  And a native port needs both ends of
+    its pair on the host.
 
     :raises VifPlugFailed: one cannot be removed
     """
     for vif in vifs:
         try:
-            _remove_tap(vif)
+            if vif.hybrid_plug or not _has_link(vif_translator.guest_end(vif)):
+                _remove_tap(vif)
         except _PLUG_ERRORS as error:
             raise exception.VifPlugFailed(f"{vif.devname} cannot be removed: {error}") from error
 

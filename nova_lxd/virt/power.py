@@ -67,10 +67,10 @@ class Power:
         :raises NotFound: it was deleted meanwhile; its ports are unplugged
         """
         try:
-            network.plug(instance, network_info)
             if container.status == "Stopped":
-                network.remove_taps(network.vifs_of(network_info))
+                network.remove_stale_taps(network.vifs_of(network_info))
                 self._consoles.discard(instance.uuid)
+            network.plug(instance, network_info)
             self._session.change_state(container.name, "start")
         except (exception.NotFound, exception.VifPlugFailed):
             # Nova lets a server be deleted while something else is done to it.

@@ -25,7 +25,7 @@ from nova_lxd.virt import network
 from nova_lxd.virt.container import Containers
 from nova_lxd.virt.lifecycle import Lifecycle
 from nova_lxd.virt.migration import Migration
-from nova_lxd.virt.model import InstanceState
+from nova_lxd.virt.model import InstanceState, Nic
 from nova_lxd.virt.session import Session
 
 CONF = nova.conf.CONF
@@ -106,8 +106,8 @@ class _Found:
         return any(state.role for state in self.states)
 
     @property
-    def nics(self) -> dict[str, str]:
-        return {name: mac for state in self.states for name, mac in state.nics.items()}
+    def nics(self) -> dict[str, Nic]:
+        return {name: nic for state in self.states for name, nic in state.nics.items()}
 
     @property
     def names(self) -> str:
@@ -212,7 +212,7 @@ class Startup:
             LOG.warning(text, found.names, uuid, stray.value, self._session.project, found.names)
             return
         LOG.info("After a restart: removing %s, %s", found.names, stray.value, instance=instance)
-        nics = {name: mac for name, mac in found.nics.items() if name not in in_use}
+        nics = {name: nic for name, nic in found.nics.items() if name not in in_use}
         self._lifecycle.destroy(instance, _network_info(nics))
 
 
@@ -251,7 +251,7 @@ def _port_names(instance: Any) -> list[str]:
     return [str(vif.get("devname")) for vif in instance.get_network_info() or []]
 
 
-def _network_info(nics: Mapping[str, str]) -> Any:
+def _network_info(nics: Mapping[str, Nic]) -> Any:
     """Describe ports for ``unplug`` that Neutron and Nova have forgotten with their server.
 
     A device's name has the first eleven characters of its port's id, and all names of its wires are
@@ -261,11 +261,11 @@ def _network_info(nics: Mapping[str, str]) -> Any:
     return network_model.NetworkInfo(
         network_model.VIF(
             id=f"{name.removeprefix('tap')}00-0000-0000-000000000000",
-            address=mac,
+            address=nic.mac,
             network=network_model.Network(id=uuidutils.generate_uuid(), bridge=bridge, subnets=[]),
             type=network_model.VIF_TYPE_OVS,
             devname=name,
-            details={network_model.VIF_DETAILS_OVS_HYBRID_PLUG: True},
+            details={network_model.VIF_DETAILS_OVS_HYBRID_PLUG: nic.hybrid},
         )
-        for name, mac in nics.items()
+        for name, nic in nics.items()
     )

@@ -106,6 +106,34 @@ RESIZE_ERRORS: dict[type[exception.LXDDriverError], Translation] = {exception.Re
 """What differs before a resize: the server goes on as it was, and the tenant reads why."""
 
 
+def _attach_failed(error: Any, instance: Any) -> Exception:
+    failed: Exception = nova_exception.InterfaceAttachFailed(
+        f"The interface was not attached to server {instance.uuid}: {error}"
+    )
+    return failed
+
+
+def _detach_failed(error: Any, instance: Any) -> Exception:
+    failed: Exception = nova_exception.InterfaceDetachFailed(
+        f"The interface was not detached from server {instance.uuid}: {error}"
+    )
+    return failed
+
+
+ATTACH_ERRORS: dict[type[exception.LXDDriverError], Translation] = {
+    exception.LXDDriverError: _attach_failed,
+    exception.VifPlugFailed: _attach_failed,
+    exception.VifRefused: _attach_failed,
+    exception.LXDUnreachable: _attach_failed,
+}
+DETACH_ERRORS: dict[type[exception.LXDDriverError], Translation] = {
+    exception.LXDDriverError: _detach_failed,
+    exception.VifPlugFailed: _detach_failed,
+    exception.LXDUnreachable: _detach_failed,
+}
+"""What differs for interfaces.  Nova logs the reason, and tells the tenant that it failed."""
+
+
 def translated(
     special: dict[type[exception.LXDDriverError], Translation] | None = None,
 ) -> Callable[[Method], Method]:

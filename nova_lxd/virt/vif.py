@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from nova_lxd.exception import VifRefused
 from nova_lxd.virt.model import Device, Devices, Vif
@@ -14,8 +15,7 @@ _MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}", re.ASCII | re.IGNORECASE)
 MIN_MTU, MAX_MTU = 1280, 16384
 """What LXD takes."""
 
-_HYBRID = "set [securitygroup] firewall_driver = iptables_hybrid in its Neutron agent"
-_OVS = "bind it with ML2/OVS, firewall driver iptables_hybrid"
+_OVS = "bind it with ML2/OVS or ML2/OVN"
 _NORMAL = "use a port with vnic_type normal"
 _REASONS = {
     "binding_failed": "Neutron could not bind it here; see that the host's L2 agent is alive "
@@ -49,6 +49,18 @@ def tap_name(vif: Vif) -> str:
     return "tap" + vif.port_id[:11]
 
 
+def guest_end(vif: Vif) -> str:
+    """Return the name, on the host, of the end that a native port's container gets."""
+    return "tin" + vif.port_id[:11]
+
+
+def host_devices(vif: Vif) -> list[str]:
+    """Name all devices that are on the host for this port and that carry its traffic."""
+    if vif.hybrid_plug:
+        return [bridge_name(vif), bridge_end(vif), ovs_end(vif)]
+    return [tap_name(vif), guest_end(vif)]
+
+
 def check(vif: Vif) -> None:
     """Refuse a port that cannot be wired to a container.
 
@@ -58,36 +70,48 @@ def check(vif: Vif) -> None:
         raise _refusal(vif, reason)
 
 
-def nic_device(vif: Vif, index: int) -> Device:
-    """Return the nic that the guest sees as ``eth<index>``.
+def nic_device(vif: Vif, name: str) -> Device:
+    """Return the nic that the guest sees under this name.
+
+    A port with a hybrid plug has a bridge, into which LXD puts a NIC.  Of any other, one end of a
+    veth pair is in Open vSwitch before the guest starts, and the container gets the other one: what
+    LXD makes itself would come too late for Neutron to wire, and go with every reboot.
 
     :raises VifRefused: see :func:`check`
     """
     check(vif)
-    device = {
-        "type": "nic",
-        "nictype": "bridged",
-        "parent": bridge_name(vif),
-        "host_name": vif.devname,
-        "name": f"eth{index}",
-        "hwaddr": vif.mac,
-    }
+    if vif.hybrid_plug:
+        wire = {"nictype": "bridged", "parent": bridge_name(vif), "host_name": vif.devname}
+    else:
+        wire = {"nictype": "physical", "parent": guest_end(vif)}
+    device = {"type": "nic", **wire, "name": name, "hwaddr": vif.mac}
     if vif.mtu is not None:
         device["mtu"] = str(vif.mtu)
     return device
 
 
-def devices(vifs: Sequence[Vif]) -> Devices:
+def devices(vifs: Sequence[Vif], names: Mapping[str, str] | None = None) -> Devices:
     """Return all nics, by their host-side names, in Nova's order.
 
+    :param names: what the guest calls its nics, by their host-side names; these stay.  A new one
+        gets the first of ``eth0``, ``eth1`` ... that is free
     :raises VifRefused: see :func:`check`; also when two of the VIFs are one port
     """
+    present = {vif.devname for vif in vifs}
+    known = {device: name for device, name in (names or {}).items() if device in present}
     nics: Devices = {}
-    for index, vif in enumerate(vifs):
+    for vif in vifs:
         if vif.devname in nics:
             raise _refusal(vif, "it is attached twice; detach one")
-        nics[vif.devname] = nic_device(vif, index)
+        name = known.setdefault(vif.devname, free_name(known.values()))
+        nics[vif.devname] = nic_device(vif, name)
     return nics
+
+
+def free_name(taken: Iterable[str]) -> str:
+    """Return the first of ``eth0``, ``eth1`` ... that is not taken."""
+    names = set(taken)
+    return next(name for index in itertools.count() if (name := f"eth{index}") not in names)
 
 
 def _refusal(vif: Vif, reason: str) -> VifRefused:
@@ -103,8 +127,6 @@ def _kind_objection(vif: Vif) -> str:
         return f"vnic_type {vif.vnic_type!r}: it needs hardware or a virtual machine; {_NORMAL}"
     if vif.vif_type != "ovs":
         return _REASONS.get(vif.vif_type, f"containers cannot be wired to this type; {_OVS}")
-    if not vif.hybrid_plug:
-        return f"it has no bridge of its own, which this release needs; {_HYBRID}"
     return ""
 
 

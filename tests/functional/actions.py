@@ -67,6 +67,15 @@ def _diagnostics(case: Any, server: dict) -> None:
     case.api.get_server_diagnostics(server["id"])
 
 
+def _attach(case: Any, server: dict) -> None:
+    network = case.neutron.network_1["id"]
+    case.api.attach_interface(server["id"], {"interfaceAttachment": {"net_id": network}})
+
+
+def _detach(case: Any, server: dict) -> None:
+    case.api.detach_interface(server["id"], case.neutron.ports_of(server["id"])[-1]["id"])
+
+
 def _create(case: Any, server: dict) -> None:
     """Nothing: the order of the server is the action."""
 
@@ -116,6 +125,10 @@ GROUPS = {
             _post("shelveOffload"), "SHELVED_OFFLOADED", before=("shelve",), again=True
         ),
         "unshelve elsewhere": Action(_post("unshelve"), before=("shelve", "offload")),
+    },
+    "interfaces": {
+        "attach interface": Action(_attach, answers=True),
+        "detach interface": Action(_detach, before=("attach interface",)),
     },
     "a look inside": {
         "set password": Action(_post("changePassword", {"adminPass": "x"}), answers=True),

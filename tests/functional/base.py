@@ -69,6 +69,8 @@ class ServerTestCase(test.TestCase, integrated_helpers.PlacementInstanceHelperMi
     starts_compute = True
     """False for tests in which nova-compute is to refuse."""
     glance_fixture = GlanceFixture
+    hybrid = True
+    """Whether Neutron asks for a bridge between a server and Open vSwitch."""
 
     @pytest.fixture(autouse=True)
     def _session_fixtures(self, machine, images):
@@ -320,7 +322,8 @@ class ServerTestCase(test.TestCase, integrated_helpers.PlacementInstanceHelperMi
 
     def _expected_port(self, port: dict) -> invariants.ExpectedPort:
         mtu = self.neutron.network_1["mtu"]
-        return invariants.ExpectedPort(port["id"], port["mac_address"], mtu)
+        hybrid = port["binding:vif_details"].get("ovs_hybrid_plug", False)
+        return invariants.ExpectedPort(port["id"], port["mac_address"], mtu, hybrid)
 
     def _facts(self) -> invariants.Facts:
         get = self._machine.get
@@ -401,6 +404,7 @@ class ServerTestCase(test.TestCase, integrated_helpers.PlacementInstanceHelperMi
         self._busybox = ""
         self.policy = self.useFixture(nova_fixtures.RealPolicyFixture())
         self.neutron = self.useFixture(NeutronFixture(self))
+        self.neutron.vif_details["ovs_hybrid_plug"] = self.hybrid
         self.neutron.vif_details["datapath_type"] = self._machine.ovs.datapath
         self.flags(vif_plugging_timeout=DEADLINE, vif_plugging_is_fatal=True)
         self.glance = self.useFixture(self.glance_fixture(self))

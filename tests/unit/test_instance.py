@@ -85,7 +85,7 @@ def test_nics_are_lent_and_given_back():
     lent = instance.without_nics(own, {**own, "root": root}, size)
     assert lent == {"drive": own["drive"], "root": {**root, "size": "1040MiB"}}
     assert instance.without_nics(lent, {**lent}, size) == lent
-    assert instance.with_nics(lent, {**lent}, [VIF]) == own
+    assert instance.with_nics(lent, {**lent}, [VIF], {}) == own
 
 
 def test_a_root_without_a_size_gets_none():

@@ -14,7 +14,7 @@ OTHER_PORT = "0b1c2d3e-4f50-4162-8374-95a6b7c8d9e0"
 
 
 def test_hybrid_plug():
-    assert translator.nic_device(vif(), 0) == {
+    assert translator.nic_device(vif(), "eth0") == {
         "type": "nic",
         "nictype": "bridged",
         "parent": "qbr9e0c6af1-30",
@@ -25,8 +25,19 @@ def test_hybrid_plug():
     }
 
 
+def test_native_plug():
+    assert translator.nic_device(vif(hybrid_plug=False), "eth1") == {
+        "type": "nic",
+        "nictype": "physical",
+        "parent": "tin9e0c6af1-30",
+        "name": "eth1",
+        "hwaddr": "fa:16:3e:00:00:01",
+        "mtu": "1450",
+    }
+
+
 def test_no_mtu_from_neutron_leaves_it_to_the_bridge():
-    assert "mtu" not in translator.nic_device(vif(mtu=None), 0)
+    assert "mtu" not in translator.nic_device(vif(mtu=None), "eth0")
 
 
 def test_every_nic_is_wired_in_order():
@@ -37,6 +48,29 @@ def test_every_nic_is_wired_in_order():
     assert [nic["name"] for nic in nics.values()] == ["eth0", "eth1"]
     assert [nic["parent"] for nic in nics.values()] == ["qbr9e0c6af1-30", "qbr0b1c2d3e-4f"]
     assert all(name == nic["host_name"] for name, nic in nics.items())
+
+
+THREE = [
+    vif(port_id=f"{digit}b1c2d3e-4f50-4162-8374-95a6b7c8d9e0", devname=f"tap{digit}b1c2d3e-4f")
+    for digit in "123"
+]
+A, B, C = (port.devname for port in THREE)
+
+
+@pytest.mark.parametrize(
+    ("known", "names"),
+    [
+        ({}, ["eth0", "eth1", "eth2"]),
+        ({B: "eth1", C: "eth2"}, ["eth0", "eth1", "eth2"]),
+        ({A: "eth1"}, ["eth1", "eth0", "eth2"]),
+        ({C: "eth0"}, ["eth1", "eth2", "eth0"]),
+        ({A: "eth7", "tapgone": "eth0"}, ["eth7", "eth0", "eth1"]),
+        ({B: "wan"}, ["eth0", "wan", "eth1"]),
+    ],
+)
+def test_names_that_the_guest_knows_stay(known, names):
+    nics = translator.devices(THREE, known)
+    assert [nic["name"] for nic in nics.values()] == names
 
 
 def test_no_ports_no_nics():
@@ -76,7 +110,7 @@ def test_names_fit_the_kernel(port_id):
 )
 def test_malformed_values_are_refused(changes):
     with pytest.raises(VifRefused):
-        translator.nic_device(vif(**changes), 0)
+        translator.nic_device(vif(**changes), "eth0")
 
 
 @given(

@@ -22,6 +22,7 @@ from nova_lxd.virt.model import (
     IdRange,
     InstanceSpec,
     InstanceState,
+    Nic,
 )
 from nova_lxd.virt.session.commands import Commands
 from nova_lxd.virt.session.files import Files
@@ -253,10 +254,18 @@ def _state(item: Mapping[str, Any]) -> InstanceState:
         reverting=REVERTING_KEY in config,
         pool=item["expanded_devices"].get("root", {}).get("pool", ""),
         nics={
-            device["host_name"]: device.get("hwaddr", "")
-            for device in item["devices"].values()
-            if device["type"] == "nic" and "host_name" in device
+            name: _nic(device)
+            for name, device in item["devices"].items()
+            if device["type"] == "nic" and name.startswith("tap")
         },
+    )
+
+
+def _nic(device: Mapping[str, str]) -> Nic:
+    return Nic(
+        name=device.get("name", ""),
+        mac=device.get("hwaddr", ""),
+        hybrid=device.get("nictype") == "bridged",
     )
 
 

@@ -25,14 +25,13 @@ def _usage(state: Mapping[str, Any]) -> Usage:
         cpu_ns=int(state["cpu"]["usage"]),
         memory_bytes=int(state["memory"]["usage"]),
         disk_bytes=int(root["usage"]) if "usage" in root else None,
-        nics=tuple(_nic_usage(nic) for nic in nics if nic.get("host_name")),
+        nics=tuple(_nic_usage(nic) for nic in nics if nic.get("hwaddr")),
     )
 
 
 def _nic_usage(nic: Mapping[str, Any]) -> NicUsage:
     counters = nic["counters"]
     return NicUsage(
-        host_name=nic["host_name"],
         mac=nic["hwaddr"],
         rx_octets=counters["bytes_received"],
         rx_packets=counters["packets_received"],

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import tenacity
+from oslo_utils import excutils
 
 from nova_lxd import exception
 from nova_lxd.virt.model import REVERTING_KEY, ROLE_KEY, Config, Devices
@@ -64,6 +65,25 @@ class Updates(Transport):
             }
 
         self.retry_busy(functools.partial(self._change_instance, name, change))
+
+    def change_devices(self, name: str, change: Callable[[Devices], Devices]) -> None:
+        """Change an instance's own devices; LXD does it at once when it runs.
+
+        :param change: takes the devices, returns what they are to be; a repetition changes nothing
+        :raises NotFound: there is none
+        :raises PreconditionFailed: somebody else changes it all the time
+        """
+
+        def with_devices(present: dict[str, Any]) -> dict[str, Any]:
+            return {"devices": change(present["devices"])}
+
+        try:
+            self.retry_busy(functools.partial(self._change_instance, name, with_devices))
+        except exception.LXDDriverError:
+            # Only its answer may be lost.
+            with excutils.save_and_reraise_exception() as context:
+                devices = self.get("instances", name)["devices"]
+                context.reraise = devices != change(devices)
 
     def mark_reverting(self, name: str) -> None:
         """Note that an instance is to become what its snapshot is.
