@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import tenacity
-from oslo_utils import excutils
 
 from nova_lxd import exception
 from nova_lxd.virt.model import REVERTING_KEY, ROLE_KEY, Config, Devices
@@ -77,13 +76,17 @@ class Updates(Transport):
         def with_devices(present: dict[str, Any]) -> dict[str, Any]:
             return {"devices": change(present["devices"])}
 
+        attempt = functools.partial(self._change_instance, name, with_devices)
         try:
-            self.retry_busy(functools.partial(self._change_instance, name, with_devices))
-        except exception.LXDDriverError:
-            # Only its answer may be lost.
-            with excutils.save_and_reraise_exception() as context:
-                devices = self.get("instances", name)["devices"]
-                context.reraise = devices != change(devices)
+            self.retry_busy(attempt)
+        except exception.NotFound:
+            raise
+        except exception.LXDDriverError as error:
+            # Only its answer may be lost, or LXD is still at it: then this changes nothing more.
+            try:
+                self.retry_busy(attempt)
+            except exception.LXDDriverError:
+                raise error from None
 
     def mark_reverting(self, name: str) -> None:
         """Note that an instance is to become what its snapshot is.
