@@ -101,6 +101,16 @@ def create_veth(host_end: str, guest_end: str, mtu: int | None, tx_checksum: boo
 
 
 @net_admin.entrypoint  # type: ignore[untyped-decorator]
+def shape(device: str, discipline: list[str]) -> None:
+    """Limit what leaves through ``device``; a limit that it has is replaced.
+
+    :param discipline: a queueing discipline as tc takes it: ``["tbf", "rate", "8000kbit", ...]``
+    :raises ProcessExecutionError: the kernel does not know it; OSError: iproute2 is not installed
+    """
+    processutils.execute("tc", "qdisc", "replace", "dev", device, "root", *discipline)
+
+
+@net_admin.entrypoint  # type: ignore[untyped-decorator]
 def delete_link(device: str) -> None:
     """Delete a network device; the other end of a veth pair goes with it.
 

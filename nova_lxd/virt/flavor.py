@@ -73,6 +73,12 @@ _HONOURED = frozenset(
     {spec.name for spec in LXD_SPECS}
     | {"quota:cpu_shares", "quota:cpu_period", "quota:cpu_quota"}
     | {f"quota:disk_{way}_{unit}_sec" for way in _DISK_DIRECTIONS for unit in _DISK_UNITS}
+    # nova_lxd/virt/bandwidth.py
+    | {
+        f"quota:vif_{way}_{kind}"
+        for way in ("inbound", "outbound")
+        for kind in ("average", "peak", "burst")
+    }
 )
 
 # Virtual hardware that a container has no use for; leaving it out breaks no promise.
@@ -129,10 +135,6 @@ _REASONS = (
     ("hw:numa_", "containers cannot be bound to NUMA nodes yet; remove it"),
     ("hw:mem_page_size", "containers have no huge pages; remove it or use small"),
     ("hw:", "containers cannot do this; remove it or choose a flavor for virtual machines"),
-    (
-        "quota:vif_",
-        "NIC limits are not enforced yet; remove it and use a Neutron QoS policy on the port",
-    ),
     ("quota:", "containers cannot do this; remove it or choose a flavor for virtual machines"),
     ("os:secure_boot", "containers have no firmware; remove it or use disabled"),
     ("pci_passthrough:alias", "PCI devices cannot be passed to containers yet; remove it"),
@@ -152,7 +154,7 @@ def profile_config(flavor: Flavor, host: HostFacts) -> Config:
     privileged = _permitted(flavor, PRIVILEGED, host.allow_privileged, "allow_privileged")
     nested = _permitted(flavor, NESTED, host.allow_nested, "allow_nested")
     _check_isolation(flavor, privileged)
-    processes = _number(flavor, PROCESSES.name, (1, MAX_PROCESSES)) or PROCESS_LIMIT
+    processes = number(flavor, PROCESSES.name, (1, MAX_PROCESSES)) or PROCESS_LIMIT
     config = {
         "boot.autostart": "false",
         "environment.product_name": "OpenStack Nova",
@@ -205,7 +207,7 @@ def _refuse_unservable(flavor: Flavor) -> None:
         if key not in _HONOURED and not _asks_for_nothing(key, value):
             for prefix, reason in _REASONS:
                 if key.startswith(prefix):
-                    raise _refusal(flavor, key, reason)
+                    raise refusal(flavor, key, reason)
 
 
 def _asks_for_nothing(key: str, value: str) -> bool:
@@ -219,7 +221,7 @@ def _permitted(flavor: Flavor, spec: LxdSpec, allowed: bool, option: str) -> boo
     wanted = _boolean(flavor, spec)
     if wanted and not allowed:
         reason = f"this host forbids it ([lxd] {option} = false); use another host or flavor"
-        raise _refusal(flavor, spec.name, reason)
+        raise refusal(flavor, spec.name, reason)
     return bool(wanted)
 
 
@@ -228,22 +230,22 @@ def _check_isolation(flavor: Flavor, privileged: bool) -> None:
     if isolated is False and not privileged:
         # Servers with one id map share the kernel's per-user quotas, across tenants.
         reason = "every server has an id map of its own; remove it or use true"
-        raise _refusal(flavor, ISOLATED.name, reason)
+        raise refusal(flavor, ISOLATED.name, reason)
     if isolated and privileged:
         reason = f"a privileged server has no id map; remove it or {PRIVILEGED.name}"
-        raise _refusal(flavor, ISOLATED.name, reason)
+        raise refusal(flavor, ISOLATED.name, reason)
 
 
 def _cpu_limits(flavor: Flavor) -> Config:
-    shares = _number(flavor, "quota:cpu_shares", _CPU_SHARES)
-    quota = _number(flavor, "quota:cpu_quota", (_ANY_CPU_QUOTA, _MAX_RATE))
-    period = _number(flavor, "quota:cpu_period", _CPU_PERIOD_US) or _DEFAULT_CPU_PERIOD_US
+    shares = number(flavor, "quota:cpu_shares", _CPU_SHARES)
+    quota = number(flavor, "quota:cpu_quota", (_ANY_CPU_QUOTA, _MAX_RATE))
+    period = number(flavor, "quota:cpu_period", _CPU_PERIOD_US) or _DEFAULT_CPU_PERIOD_US
     # A quota of a whole period or more takes nothing from the CPUs that limits.cpu gives.
     if quota is None or quota < 0 or quota >= period:
         return _weight(shares) if shares else {}
     if shares:
         reason = "LXD takes either shares or a quota; remove it or quota:cpu_quota"
-        raise _refusal(flavor, "quota:cpu_shares", reason)
+        raise refusal(flavor, "quota:cpu_shares", reason)
     return {"limits.cpu.allowance": _time_slice(flavor, quota, period)}
 
 
@@ -253,7 +255,7 @@ def _time_slice(flavor: Flavor, quota_us: int, period_us: int) -> str:
     for key, value_us in (("quota:cpu_period", period_us), ("quota:cpu_quota", total_us)):
         if value_us % 1000:
             reason = "LXD counts whole milliseconds; use a multiple of 1000"
-            raise _refusal(flavor, key, reason)
+            raise refusal(flavor, key, reason)
     return f"{total_us // 1000}ms/{period_us // 1000}ms"
 
 
@@ -270,14 +272,14 @@ def _disk_limits(flavor: Flavor) -> Device:
     for way, option in _DISK_DIRECTIONS.items():
         for unit, suffix in _DISK_UNITS.items():
             key = f"quota:disk_{way}_{unit}_sec"
-            rate = _number(flavor, key, (1, _MAX_RATE))
+            rate = number(flavor, key, (1, _MAX_RATE))
             if rate is None:
                 continue
             if limits and (option in limits or way == "total"):
                 reason = (
                     "LXD takes one limit for a direction: bytes or iops, total or read and write"
                 )
-                raise _refusal(flavor, key, reason + "; remove all but one")
+                raise refusal(flavor, key, reason + "; remove all but one")
             limits[option] = f"{rate}{suffix}"
     return limits
 
@@ -287,24 +289,28 @@ def _boolean(flavor: Flavor, spec: LxdSpec) -> bool | None:
         return None
     value = parse_boolean(flavor.extra_specs[spec.name])
     if value is None:
-        raise _refusal(flavor, spec.name, "not a boolean; use true or false")
+        raise refusal(flavor, spec.name, "not a boolean; use true or false")
     return value
 
 
-def _number(flavor: Flavor, key: str, bounds: tuple[int, int]) -> int | None:
-    """Parse a whole number; absent and 0 are ``None``, as Nova's 0 means "no limit"."""
+def number(flavor: Flavor, key: str, bounds: tuple[int, int]) -> int | None:
+    """Parse a whole number; absent and 0 are ``None``, as Nova's 0 means "no limit".
+
+    :raises FlavorRefused: it is none, or out of bounds
+    """
     text = flavor.extra_specs.get(key, "0").strip()
     if not re.fullmatch(r"-?[0-9]{1,20}", text, re.ASCII):
-        raise _refusal(flavor, key, "not a whole number; use decimal digits")
+        raise refusal(flavor, key, "not a whole number; use decimal digits")
     low, high = bounds
     if int(text) == 0:
         return None
     if not low <= int(text) <= high:
-        raise _refusal(flavor, key, f"out of range; use {max(low, 1)} to {high}")
+        raise refusal(flavor, key, f"out of range; use {max(low, 1)} to {high}")
     return int(text)
 
 
-def _refusal(flavor: Flavor, key: str, reason: str) -> FlavorRefused:
+def refusal(flavor: Flavor, key: str, reason: str) -> FlavorRefused:
+    """Return the error that names a flavor's key, its value and what to do."""
     value = flavor.extra_specs.get(key, "")
     spec = f"extra spec {ascii(key[:64])[1:-1]}={value[:40]!r}"
     return FlavorRefused(f"flavor {flavor.name[:40]!r}: {spec}: {reason}")

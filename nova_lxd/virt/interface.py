@@ -11,6 +11,7 @@ from nova_lxd import exception
 from nova_lxd.virt import devicetags, network
 from nova_lxd.virt import vif as vif_translator
 from nova_lxd.virt.container import Containers
+from nova_lxd.virt.copies import vifs_of
 from nova_lxd.virt.model import Devices, Vif
 from nova_lxd.virt.session import Session
 from nova_lxd.virt.undo import Undo
@@ -33,7 +34,7 @@ class Interfaces:
         :raises Refused: the port cannot be wired to a container
         :raises NotFound: the server has no container
         """
-        (vif,) = network.vifs_of([nova_vif])
+        (vif,) = vifs_of(instance, [nova_vif])
         vif_translator.check(vif)
         name = self._containers.current(instance).name
         others = [other for other in instance.get_network_info() if other["id"] != vif.port_id]
@@ -52,7 +53,7 @@ class Interfaces:
 
         :raises NotFound: the server has no container; the port is unplugged
         """
-        (vif,) = network.vifs_of([nova_vif])
+        (vif,) = vifs_of(instance, [nova_vif])
         try:
             self._remove(self._containers.current(instance).name, vif)
         except exception.NotFound:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from typing import Any
 
@@ -13,9 +12,12 @@ from oslo_utils import units
 from nova_lxd import exception
 from nova_lxd.virt import flavor as flavor_translator
 from nova_lxd.virt import instance as instance_translator
+from nova_lxd.virt import network
+from nova_lxd.virt import vif as vif_translator
 from nova_lxd.virt.container import Containers
-from nova_lxd.virt.model import Flavor, HostFacts
-from nova_lxd.virt.order import Order, flavor_of, order_of
+from nova_lxd.virt.copies import flavor_of, vifs_of
+from nova_lxd.virt.model import Bandwidth, Flavor, HostFacts
+from nova_lxd.virt.order import Order, order_of, with_bandwidth, with_flavor
 from nova_lxd.virt.power import Power
 from nova_lxd.virt.session import Session
 from nova_lxd.virt.undo import Undo
@@ -52,6 +54,8 @@ class Migration:
         :raises Refused: it cannot work; nothing was touched
         """
         self._check(instance, dest, flavor_of(flavor))
+        for vif in vifs_of(instance, network_info):
+            vif_translator.check(with_bandwidth(vif, flavor_of(flavor)))
         name = instance.name
         runs = self._session.state(name).status != "Stopped"
         with Undo(instance) as undo:
@@ -73,11 +77,14 @@ class Migration:
         """
         drop = functools.partial(self._containers.drop_snapshot, instance.name, SNAPSHOT)
         order = order_of(context, instance, image_meta, network_info)
-        old = dataclasses.replace(order, flavor=flavor_of(instance.old_flavor))
+        old = with_flavor(order, flavor_of(instance.old_flavor))
         with Undo(instance) as undo:
             undo.add("snapshot", drop)
             undo.add("new flavor", functools.partial(self._configure, old))
             self._configure(order)
+            if any(vif.bandwidth != Bandwidth() for vif in old.vifs):
+                # The limits go with the wires.
+                network.unplug(instance, network_info)
             if power_on:
                 self._power.on(instance, network_info)
 

@@ -64,6 +64,23 @@ class Server:
 
 
 @dataclass(frozen=True, slots=True)
+class Rate:
+    """How much may go one way: kilobytes (1000 bytes) a second, a burst in KiB; 0 is unset."""
+
+    average_kb: int
+    peak_kb: int = 0
+    burst_kb: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Bandwidth:
+    """What a NIC may receive and send; None is no limit."""
+
+    inbound: Rate | None = None
+    outbound: Rate | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Vif:
     """One Neutron port as bound to this host."""
 
@@ -77,6 +94,7 @@ class Vif:
     hybrid_plug: bool = False
     datapath_type: str = "system"
     active: bool = True
+    bandwidth: Bandwidth = Bandwidth()
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,8 @@ from oslo_privsep import comm, daemon
 from vif_plug_ovs import privsep as osvif_privsep
 
 from nova_lxd import exception, privsep
+from nova_lxd.virt import bandwidth as bandwidth_translator
+from nova_lxd.virt import copies
 from nova_lxd.virt import vif as vif_translator
 from nova_lxd.virt.model import Vif
 
@@ -43,42 +45,23 @@ def start_helpers() -> None:
         privsep.start(context)
 
 
-def vifs_of(network_info: Any) -> list[Vif]:
-    """Copy Nova's network model; waits for Neutron's allocation when it is still under way."""
-    return [_vif(vif) for vif in network_info or []]
-
-
-def _vif(vif: Any) -> Vif:
-    details = vif.get("details") or {}
-    return Vif(
-        port_id=vif["id"],
-        devname=vif.get("devname") or f"tap{vif['id']}"[:14],
-        mac=vif["address"],
-        vif_type=vif["type"],
-        vnic_type=vif.get("vnic_type") or "normal",
-        mtu=vif["network"].get_meta("mtu"),
-        hybrid_plug=vif.is_hybrid_plug_enabled(),
-        datapath_type=details.get("datapath_type", "system"),
-        active=vif.get("active", True),
-    )
-
-
 def plug(instance: Any, network_info: Any) -> None:
     """Wire every port to the integration bridge; one that is wired already stays as it is.
 
     :raises VifRefused: the port's binding is of an unsupported kind
-    :raises VifPlugFailed: os-vif, the helper or ethtool failed
+    :raises VifPlugFailed: os-vif, the helper or one of its tools failed
     """
     info = os_vif_util.nova_to_osvif_instance(instance)
     for nova_vif in network_info or []:
         try:
-            vif = _vif(nova_vif)
+            (vif,) = copies.vifs_of(instance, [nova_vif])
             vif_translator.check(vif)
             if not vif.hybrid_plug and not _has_link(vif.devname):
                 _create_veth(vif)
             os_vif.plug(_osvif_vif(nova_vif), info)
             _harden(vif)
-        except exception.VifRefused:
+            _limit(vif)
+        except (exception.VifRefused, exception.VifPlugFailed):
             raise
         except Exception as error:
             # Nova plugs every server's ports at its start, and any other error would end it there.
@@ -106,6 +89,24 @@ def _harden(vif: Vif) -> None:
         privsep.disable_tx_checksum(vif_translator.bridge_end(vif))
 
 
+def _limit(vif: Vif) -> None:
+    """Hold a server to what it may send; LXD sees to what it may receive.
+
+    What leaves it passes the end of a pair that is in its bridge.  Open vSwitch takes any limit off
+    the devices that are its own, so there is no such place for a port without a bridge.
+    """
+    if not vif.bandwidth.outbound:
+        return
+    device = vif_translator.bridge_end(vif)
+    try:
+        privsep.shape(device, bandwidth_translator.shape(vif.bandwidth.outbound))
+    except processutils.ProcessExecutionError as error:
+        raise exception.VifPlugFailed(
+            f"flavor key quota:vif_outbound_average: tc cannot limit {device}: "
+            f"{error.stderr.strip()}; load the kernel module sch_tbf, or use a flavor without it"
+        ) from error
+
+
 def unplug(instance: Any, network_info: Any) -> None:
     """Take every port off this host; one that is gone already is no error.
 
@@ -115,7 +116,7 @@ def unplug(instance: Any, network_info: Any) -> None:
     failed: exception.VifPlugFailed | None = None
     for nova_vif in network_info or []:
         try:
-            vif = _vif(nova_vif)
+            vif = copies.vif_of(nova_vif)
             vif_translator.check(vif)
             os_vif.unplug(_osvif_vif(nova_vif), info)
             _remove_tap(vif)

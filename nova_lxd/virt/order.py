@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
 from nova.virt import configdrive
 
-from nova_lxd.virt import imagecache, network
+from nova_lxd.virt import imagecache
+from nova_lxd.virt.bandwidth import bandwidth
+from nova_lxd.virt.copies import flavor_of, vifs_of
 from nova_lxd.virt.model import Flavor, ImageSource, Server, Vif
 
 
@@ -37,19 +40,20 @@ def order_of(context: Any, instance: Any, image_meta: Any, network_info: Any) ->
         ),
         flavor=flavor_of(instance.flavor),
         source=imagecache.source_of(image_meta),
-        vifs=network.vifs_of(network_info),
+        vifs=vifs_of(instance, network_info),
         trusted_certs=instance.trusted_certs,
     )
 
 
-def flavor_of(flavor: Any) -> Flavor:
-    """Copy Nova's flavor."""
-    return Flavor(
-        name=flavor.name,
-        vcpus=flavor.vcpus,
-        memory_mb=flavor.memory_mb,
-        root_gb=flavor.root_gb,
-        ephemeral_gb=flavor.ephemeral_gb or 0,
-        swap_mb=flavor.swap or 0,
-        extra_specs=dict(flavor.extra_specs or {}),
-    )
+def with_flavor(order: Order, flavor: Flavor) -> Order:
+    """Order the same server with another flavor."""
+    vifs = [with_bandwidth(vif, flavor) for vif in order.vifs]
+    return dataclasses.replace(order, flavor=flavor, vifs=vifs)
+
+
+def with_bandwidth(vif: Vif, flavor: Flavor) -> Vif:
+    """Limit a port to what a flavor says.
+
+    :raises FlavorRefused: see :func:`nova_lxd.virt.bandwidth.bandwidth`
+    """
+    return dataclasses.replace(vif, bandwidth=bandwidth(flavor))

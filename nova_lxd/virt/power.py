@@ -16,6 +16,7 @@ from nova_lxd.virt import instance as instance_translator
 from nova_lxd.virt import network
 from nova_lxd.virt.console import ConsoleLogs
 from nova_lxd.virt.container import Containers
+from nova_lxd.virt.copies import vifs_of
 from nova_lxd.virt.model import InstanceState
 from nova_lxd.virt.order import order_of
 from nova_lxd.virt.session import Session
@@ -56,7 +57,7 @@ class Power:
         rescued = instance.vm_state == vm_states.RESCUED
         if not current.role or (rescued and current.role == instance_translator.RESCUE_ROLE):
             return current
-        self._containers.leave_rescue(instance, network.vifs_of(network_info))
+        self._containers.leave_rescue(instance, vifs_of(instance, network_info))
         return self._session.state(instance.name)
 
     def start(self, instance: Any, network_info: Any, container: InstanceState) -> None:
@@ -68,7 +69,7 @@ class Power:
         """
         try:
             if container.status == "Stopped":
-                network.remove_stale_taps(network.vifs_of(network_info))
+                network.remove_stale_taps(vifs_of(instance, network_info))
                 self._consoles.discard(instance.uuid)
             network.plug(instance, network_info)
             self._session.change_state(container.name, "start")

@@ -24,8 +24,8 @@ from oslo_utils import timeutils
 from nova_lxd import exception
 from nova_lxd.virt import image as image_translator
 from nova_lxd.virt import instance as instance_translator
-from nova_lxd.virt import network
 from nova_lxd.virt.container import Containers
+from nova_lxd.virt.copies import vifs_of
 from nova_lxd.virt.guest import Guests
 from nova_lxd.virt.imagecache import ImageCache
 from nova_lxd.virt.model import HostFacts, InstanceState
@@ -90,7 +90,7 @@ class Rescue:
         if not current.role and current.status != "Stopped":
             return
         network_info = instance.get_network_info()
-        self._containers.leave_rescue(instance, network.vifs_of(network_info))
+        self._containers.leave_rescue(instance, vifs_of(instance, network_info))
         self._power.start(instance, network_info, self._session.state(instance.name))
 
     def _check_pool(self, own: InstanceState) -> None:

@@ -21,8 +21,8 @@ from oslo_log import log as logging
 from oslo_utils import timeutils, uuidutils
 
 from nova_lxd.virt import instance as instance_translator
-from nova_lxd.virt import network
 from nova_lxd.virt.container import Containers
+from nova_lxd.virt.copies import vifs_of
 from nova_lxd.virt.lifecycle import Lifecycle
 from nova_lxd.virt.migration import Migration
 from nova_lxd.virt.model import InstanceState, Nic
@@ -194,7 +194,7 @@ class Startup:
         elif action is Action.END_RESIZE:
             self._migration.confirm(instance)
         elif found.rescue_remains:
-            vifs = network.vifs_of(instance.get_network_info())
+            vifs = vifs_of(instance, instance.get_network_info())
             self._containers.leave_rescue(instance, vifs)
 
     def _treat_stray(self, context: Any, uuid: str, found: _Found, in_use: set[str]) -> None:

@@ -102,7 +102,10 @@ def _rollback(error: Any, instance: Any) -> Exception:
     return rollback
 
 
-RESIZE_ERRORS: dict[type[exception.LXDDriverError], Translation] = {exception.Refused: _rollback}
+RESIZE_ERRORS: dict[type[exception.LXDDriverError], Translation] = {
+    exception.Refused: _rollback,
+    exception.VifRefused: _rollback,
+}
 """What differs before a resize: the server goes on as it was, and the tenant reads why."""
 
 

@@ -7,7 +7,8 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 
 from nova_lxd.exception import VifRefused
-from nova_lxd.virt.model import Device, Devices, Vif
+from nova_lxd.virt import bandwidth
+from nova_lxd.virt.model import Bandwidth, Device, Devices, Vif
 
 _PORT_ID = re.compile(r"[0-9A-Za-z-]{11,64}", re.ASCII)
 _MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}", re.ASCII | re.IGNORECASE)
@@ -16,6 +17,7 @@ MIN_MTU, MAX_MTU = 1280, 16384
 """What LXD takes."""
 
 _OVS = "bind it with ML2/OVS or ML2/OVN"
+_QOS = "use another flavor, and a Neutron QoS policy"
 _NORMAL = "use a port with vnic_type normal"
 _REASONS = {
     "binding_failed": "Neutron could not bind it here; see that the host's L2 agent is alive "
@@ -87,7 +89,7 @@ def nic_device(vif: Vif, name: str) -> Device:
     device = {"type": "nic", **wire, "name": name, "hwaddr": vif.mac}
     if vif.mtu is not None:
         device["mtu"] = str(vif.mtu)
-    return device
+    return device | bandwidth.nic_limits(vif.bandwidth)
 
 
 def devices(vifs: Sequence[Vif], names: Mapping[str, str] | None = None) -> Devices:
@@ -127,6 +129,8 @@ def _kind_objection(vif: Vif) -> str:
         return f"vnic_type {vif.vnic_type!r}: it needs hardware or a virtual machine; {_NORMAL}"
     if vif.vif_type != "ovs":
         return _REASONS.get(vif.vif_type, f"containers cannot be wired to this type; {_OVS}")
+    if vif.bandwidth != Bandwidth() and not vif.hybrid_plug:
+        return f"without a bridge of its own, quota:vif_* cannot be kept; {_QOS}"
     return ""
 
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+import subprocess
+import time
 
+import fixtures
 import pytest
 from nova import objects
 from nova.context import get_admin_context
@@ -190,6 +193,96 @@ class PortsTest(ServerTestCase):
         self.wait_status(server, "SHUTOFF")
         self.act(server, {"os-start": None}, "ACTIVE")
         assert self.names_by_port(server)
+        self.assert_clean()
+
+
+class LimitsTest(ServerTestCase):
+    """What a flavor lets through."""
+
+    def qdisc(self, server: dict) -> str:
+        (port,) = self.neutron.ports_of(server["id"])
+        show = ["tc", "qdisc", "show", "dev", f"qvb{port['id'][:11]}"]
+        return subprocess.run(show, check=True, capture_output=True, text=True).stdout
+
+    def limits(self, server: dict) -> tuple[str, bool]:
+        """Return what LXD lets in, and whether anything is held back on the way out."""
+        devices = self.lxd_instance(server)["devices"].values()
+        (nic,) = (device for device in devices if device["type"] == "nic")
+        return nic.get("limits.ingress", ""), "rate 8Mbit" in self.qdisc(server)
+
+    def seconds(self, sender: dict, receiver: dict) -> float:
+        """Measure how long four megabytes take from one server to the other."""
+        for number, server in enumerate((sender, receiver), 1):
+            up = f"ip addr flush dev eth0; ip addr add 10.98.0.{number}/24 dev eth0"
+            self.guest(server, "sh", "-c", up)
+        # Each end hangs up when its input ends.
+        listen = "sleep 600 | nc -l -p 9000 > /tmp/got"
+        self.guest(receiver, "sh", "-c", f"setsid sh -c '{listen}' >/dev/null 2>&1 </dev/null &")
+        send = "dd if=/dev/zero bs=1000000 count=4 | nc -w 60 10.98.0.2 9000"
+        wait_for(lambda: self._listens(receiver), "the receiver")
+        began = time.monotonic()
+        self.guest(sender, "sh", "-c", f"{send} 2>/dev/null >/dev/null; true")
+        wait_for(lambda: self.guest(receiver, "stat", "-c", "%s", "/tmp/got") == "4000000", "it")
+        return time.monotonic() - began
+
+    def _listens(self, server: dict) -> bool:
+        return ":2328 " in self.guest(server, "cat", "/proc/net/tcp", "/proc/net/tcp6")
+
+    def test_both_ways_through_all_that_befalls_it(self):
+        keys = {f"quota:vif_{way}_average": "1000" for way in ("inbound", "outbound")}
+        slow = self.flavor(extra_specs=keys)
+        fast = self.flavor()
+        server, other = self.boot(flavor=slow), self.boot(flavor=fast)
+        assert self.limits(server) == ("8000kbit", True)
+        assert self.limits(other) == ("", False)
+        # The first 128 KiB pass at once, and the clocks of two processes are compared.
+        assert self.seconds(server, other) > 2
+        assert self.seconds(other, server) > 2
+
+        for kind in ("SOFT", "HARD"):
+            self.act(server, {"reboot": {"type": kind}}, "ACTIVE")
+            assert self.limits(server) == ("8000kbit", True)
+        self.restart_compute()
+        assert self.limits(server) == ("8000kbit", True)
+        self.act(server, {"rescue": {"adminPass": "x"}}, "RESCUE")
+        self.act(server, {"unrescue": None}, "ACTIVE")
+        assert self.limits(server) == ("8000kbit", True)
+
+        self.flags(allow_resize_to_same_host=True)
+        self.act(server, {"resize": {"flavorRef": fast}}, "VERIFY_RESIZE")
+        assert self.limits(server) == ("", False)
+        self.act(server, {"revertResize": None}, "ACTIVE")
+        assert self.limits(server) == ("8000kbit", True)
+        self.act(server, {"resize": {"flavorRef": fast}}, "VERIFY_RESIZE")
+        self.act(server, {"confirmResize": None}, "ACTIVE")
+        assert self.limits(server) == ("", False)
+        self.assert_clean()
+
+    def test_a_kernel_that_cannot(self):
+        """The queueing discipline is one that no kernel has: this one has all that are needed."""
+        self.useFixture(
+            fixtures.MonkeyPatch("nova_lxd.virt.bandwidth.shape", lambda rate: ["nonesuch"])
+        )
+        flavor = self.flavor(extra_specs={"quota:vif_outbound_average": "1000"})
+        self.expect_log("")
+        server = self.boot(flavor=flavor, status="ERROR")
+        assert "quota:vif_outbound_average: tc cannot limit" in server["fault"]["message"]
+        assert "sch_tbf" in server["fault"]["message"]
+        self.assert_nothing_on_host()
+
+
+class NativeLimitsTest(ServerTestCase):
+    hybrid = False
+
+    def test_a_flavor_that_cannot_be_kept_is_refused(self):
+        self.expect_log("")
+        flavor = self.flavor(extra_specs={"quota:vif_inbound_average": "1000"})
+        refused = self.boot(flavor=flavor, status="ERROR")
+        assert "Neutron QoS policy" in refused["fault"]["message"]
+        server = self.boot()
+        self.flags(allow_resize_to_same_host=True)
+        self.act(server, {"resize": {"flavorRef": flavor}}, "ACTIVE")
+        assert self.lxd_instance(server)["status"] == "Running"
         self.assert_clean()
 
 

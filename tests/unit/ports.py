@@ -43,6 +43,7 @@ class Ports:
             "os_vif.plug": self.plug,
             "os_vif.unplug": self.unplug,
             "nova_lxd.privsep.create_veth": lambda *arguments: None,
+            "nova_lxd.privsep.shape": lambda device, discipline: None,
             "nova_lxd.privsep.start": lambda context: None,
             "nova_lxd.privsep.disable_ipv6": lambda devices: None,
             "nova_lxd.privsep.disable_tx_checksum": lambda device: None,

@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from nova_lxd.virt import imagecache
-from nova_lxd.virt.order import flavor_of
+from nova_lxd.virt.copies import flavor_of
 from tests.fake_lxd import Call, Fault
 from tests.fake_lxd.state import Image
 
