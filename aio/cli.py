@@ -11,7 +11,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from aio import machine, stages, teardown
+from aio import choices, machine, stages, teardown
 from aio.cloud import Cloud
 from aio.errors import AioError
 from aio.report import Reporter, table
@@ -28,11 +28,13 @@ _LATER = {
 def up(settings: Settings, argv: Sequence[str] = ()) -> int:
     """Bring the cloud up, from whatever state it is in."""
     parser = argparse.ArgumentParser(prog="aio up", description=up.__doc__)
-    parser.parse_args(argv)
+    choices.add_options(parser)
+    wanted = parser.parse_args(argv)
     began = time.monotonic()
     reporter = Reporter()
     machine.require_root()
     with machine.alone(settings):
+        choices.choose(settings.choices_file, wanted, fixed=settings.data.exists())
         stages.run_stages(stages.UP, Cloud(settings), reporter)
     reporter.line(f"The cloud is up after {time.monotonic() - began:.0f} s. Next:")
     reporter.line(f'  eval "$({_command(settings, "env")})"; openstack hypervisor list; lxc list')
@@ -68,6 +70,7 @@ def status(settings: Settings, argv: Sequence[str] = ()) -> int:
     total = sum(row.memory for row in rows)
     text.append(("total", "", f"{total / 2**20:.0f} MiB", ""))
     print(table(("service", "pid", "memory", "healthy"), text))
+    print(f"up {settings.choices}")
     return 0 if all(row.healthy for row in rows) else 1
 
 

@@ -41,6 +41,7 @@ def values(settings: Settings) -> dict[str, str]:
         "metadata_secret": settings.passwords["metadata"],
         "transport_url": transport_url(settings),
         "rabbit_password": settings.passwords["rabbit"],
+        "firewall": settings.choices.firewall,
     }
     facts |= {f"{name}_port": str(port) for name, port in vars(settings.ports).items()}
     facts["common"] = render("common.ini", facts)

@@ -9,6 +9,9 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
+from aio import choices
+from aio.choices import Choices
+
 DEFAULT_STATE = "/var/lib/nova-lxd-aio"
 REPOSITORY = Path(__file__).resolve().parent.parent
 LXD_DRIVER = "lxd.LXDDriver"
@@ -105,6 +108,16 @@ class Settings:
     def lxc_config(self) -> Path:
         """LXD_CONF of the people who use the cloud."""
         return self.etc / "lxc"
+
+    @property
+    def choices_file(self) -> Path:
+        """Where ``choices`` are kept while the cloud is up."""
+        return self.state / "choices.json"
+
+    @property
+    def choices(self) -> Choices:
+        """What the cloud is, or will be, brought up with."""
+        return choices.read(self.choices_file)
 
     @cached_property
     def passwords(self) -> dict[str, str]:

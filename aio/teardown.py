@@ -49,6 +49,7 @@ def _files(cloud: Cloud, reporter: Reporter) -> None:
     host.restore(cloud.settings)
     for name in _GONE_AFTER_DOWN:
         kernel.remove_tree(cloud.settings.state / name)
+    cloud.settings.choices_file.unlink(missing_ok=True)
 
 
 def _everything(cloud: Cloud, reporter: Reporter) -> None:
