@@ -11,13 +11,15 @@ from pathlib import Path
 from aio.errors import AioError
 
 FIREWALLS = ("iptables_hybrid", "openvswitch")
+USERS = ("root", "nova")
 
 
 @dataclass(frozen=True)
 class Choices:
-    """``firewall`` is Neutron's firewall_driver."""
+    """``firewall`` is Neutron's firewall_driver, ``user`` whom nova-compute runs as."""
 
     firewall: str = FIREWALLS[0]
+    user: str = USERS[0]
 
     def __str__(self) -> str:
         return " ".join(f"--{name} {value}" for name, value in asdict(self).items())
@@ -27,6 +29,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """Give a command the options; one that is left out means what was chosen before."""
     parser.add_argument(
         "--firewall", choices=FIREWALLS, help=f"Neutron's firewall_driver (default: {FIREWALLS[0]})"
+    )
+    parser.add_argument(
+        "--user", choices=USERS, help=f"whom nova-compute runs as (default: {USERS[0]})"
     )
 
 
@@ -42,6 +47,12 @@ def read(file: Path) -> Choices:
     return Choices(**json.loads(file.read_text())) if file.exists() else Choices()
 
 
+def merge(before: Choices, wanted: argparse.Namespace) -> Choices:
+    """Return what holds when options were given; one that was not stays as it was."""
+    given = {name: value for name in asdict(before) if (value := getattr(wanted, name))}
+    return replace(before, **given)
+
+
 def choose(file: Path, wanted: argparse.Namespace, *, fixed: bool) -> None:
     """Keep what is wanted for all commands that follow.
 
@@ -49,8 +60,7 @@ def choose(file: Path, wanted: argparse.Namespace, *, fixed: bool) -> None:
     there are as that one made them.
     """
     before = read(file)
-    given = {name: value for name in asdict(before) if (value := getattr(wanted, name))}
-    chosen = replace(before, **given)
+    chosen = merge(before, wanted)
     if fixed and chosen != before:
         raise AioError(
             f"the cloud was brought up with {before} and cannot change to {chosen}",

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from string import Template
 
+from aio import account, rootwrap
+from aio.ini import fill_sample
 from aio.settings import REPOSITORY, Settings
 
 TEMPLATES = Path(__file__).with_name("templates")
 SAMPLE = REPOSITORY / "etc" / "nova-compute.conf.sample"
-#: privsep contexts of nova-compute; it runs as root here, so each starts without sudo
+#: privsep contexts of nova-compute
 PRIVSEP = (
     "nova_lxd_privileged",
     "nova_lxd_console_privileged",
@@ -19,7 +20,6 @@ PRIVSEP = (
     "nova_sys_admin",
     "privsep_osbrick",
 )
-_SECTION = re.compile(r"^\[([^\]]+)\]\s*$")
 
 
 def render(name: str, values: Mapping[str, str]) -> str:
@@ -66,48 +66,9 @@ def transport_url(settings: Settings) -> str:
     return f"rabbit://openstack:{settings.passwords['rabbit']}@127.0.0.1:{settings.ports.rabbit}/"
 
 
-def fill_sample(sample: str, chosen: Mapping[str, Mapping[str, str]]) -> str:
-    """Return a sample configuration with options set, as an operator would edit it.
-
-    ``chosen`` maps section -> option -> value. A commented ``#option = default`` of the section is
-    replaced in place; an option that the sample lacks is added at the top of its section, and a
-    section that it lacks at the end.
-    """
-    left = {section: dict(options) for section, options in chosen.items()}
-    lines: list[str] = []
-    section = "DEFAULT"
-    for line in sample.splitlines():
-        if match := _SECTION.match(line):
-            section = match.group(1)
-        lines.append(_set(line, left.get(section, {})))
-    return _add_missing(lines, left)
-
-
-def _set(line: str, options: dict[str, str]) -> str:
-    match = re.match(r"^#?\s?([a-z0-9_]+)\s*=", line)
-    if match and match.group(1) in options:
-        name = match.group(1)
-        return f"{name} = {options.pop(name)}"
-    return line
-
-
-def _add_missing(lines: list[str], left: Mapping[str, Mapping[str, str]]) -> str:
-    for section, options in left.items():
-        added = [f"{name} = {value}" for name, value in options.items()]
-        if not added:
-            continue
-        if f"[{section}]" in lines:
-            at = lines.index(f"[{section}]") + 1
-            lines[at:at] = added
-        else:
-            lines += ["", f"[{section}]", *added]
-    return "\n".join(lines).lstrip("\n") + "\n"
-
-
 def compute_conf(settings: Settings) -> str:
     """Return nova-compute.conf: our sample with the few options that an operator sets."""
     sample = SAMPLE.read_text() if SAMPLE.exists() else ""
-    helper = f"{settings.program('privsep-helper')} --config-file {settings.etc}/compute/nova.conf"
     chosen = {
         "DEFAULT": {
             "compute_driver": settings.compute_driver,
@@ -124,7 +85,9 @@ def compute_conf(settings: Settings) -> str:
             "enabled": "true",
             "base_url": f"ws://127.0.0.1:{settings.ports.serial}/",
         },
-        **{section: {"helper_command": helper} for section in PRIVSEP},
+        # The other services' locks are in a folder of root's.
+        "oslo_concurrency": {"lock_path": str(settings.data / "nova" / "lock")},
+        **{section: {"helper_command": rootwrap.helper(settings)} for section in PRIVSEP},
     }
     return fill_sample(sample, chosen)
 
@@ -169,6 +132,7 @@ def all_files(settings: Settings) -> dict[Path, str]:
         uwsgi = {"port": facts[f"{name}_port"], "module": module}
         files[settings.etc / "uwsgi" / f"{name}.ini"] = render("uwsgi.ini", uwsgi)
     files[settings.etc / "compute" / "nova-compute.conf"] = compute_conf(settings)
+    files |= rootwrap.files(settings)
     files[settings.lxc_config / "config.yml"] = lxc_client(settings)
     return files
 
@@ -183,4 +147,14 @@ def write(settings: Settings) -> list[Path]:
             path.write_text(content)
             changed.append(path)
     settings.etc.chmod(0o700)
+    if settings.choices.user != "root":
+        _share_with(settings.choices.user, settings)
     return changed
+
+
+def _share_with(user: str, settings: Settings) -> None:
+    """Let the user of nova-compute read its configuration, and nothing else here."""
+    settings.etc.chmod(0o711)
+    folder = settings.etc / "compute"
+    for path in (folder, folder / "nova.conf", folder / "nova-compute.conf"):
+        account.share(path, user)

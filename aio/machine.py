@@ -132,20 +132,20 @@ def require_ports(ports: Mapping[str, int]) -> None:
         )
 
 
-def missing_packages() -> list[str]:
+def missing_packages(wanted: Sequence[str] = PACKAGES) -> list[str]:
     """Return the Debian packages that are not installed."""
-    query = ("dpkg-query", "-W", "-f", "${Package} ${db:Status-Status}\n", *PACKAGES)
+    query = ("dpkg-query", "-W", "-f", "${Package} ${db:Status-Status}\n", *wanted)
     lines = run(*query, check=False).splitlines()
     installed = {line.split()[0] for line in lines if line.endswith(" installed")}
-    return [name for name in PACKAGES if name not in installed]
+    return [name for name in wanted if name not in installed]
 
 
-def install_packages(reporter: report.Reporter) -> None:
+def install_packages(reporter: report.Reporter, more: Sequence[str] = ()) -> None:
     """Install the Debian packages that are missing, starting no daemon of theirs, now or at boot.
 
     The cloud has its own; a second RabbitMQ after the next boot would be in its way.
     """
-    missing = missing_packages()
+    missing = missing_packages((*PACKAGES, *more))
     if not missing:
         return
     hint = "is the machine's apt set up? 'apt-get update' must work"

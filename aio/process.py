@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import pwd
 import signal
 import subprocess
 import time
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from aio.errors import AioError
 
@@ -170,6 +172,10 @@ def tail(path: Path, lines: int = 15) -> str:
     return "\n".join(text.splitlines()[-lines:])
 
 
+def _identity(user: str, groups: Sequence[str]) -> dict[str, Any]:
+    return {"user": user, "group": pwd.getpwnam(user).pw_gid, "extra_groups": groups, "cwd": "/"}
+
+
 class Process:
     """A process that outlives us, found again by its pid file.
 
@@ -197,9 +203,16 @@ class Process:
         return record["pid"] if same else None
 
     def start(
-        self, argv: Sequence[str], env: Mapping[str, str] | None = None, cwd: Path | None = None
+        self,
+        argv: Sequence[str],
+        env: Mapping[str, str] | None = None,
+        user: str = "root",
+        groups: Sequence[str] = (),
     ) -> None:
-        """Start ``argv`` in a session of its own, unless it runs already."""
+        """Start ``argv`` in a session of its own, unless it runs already.
+
+        Another ``user`` than root gets these groups beside its own, and no capability.
+        """
         if self.pid:
             return
         for file in (self.pid_file, self.log_file):
@@ -212,7 +225,7 @@ class Process:
                     OWNER: self._owner,
                     SERVICE: self.name,
                 },
-                cwd=cwd,
+                **({} if user == "root" else _identity(user, groups)),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,

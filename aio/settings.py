@@ -80,6 +80,11 @@ class Settings:
         return self.state / "run"
 
     @property
+    def code(self) -> Path:
+        """The Python environment of a nova-compute that is not root."""
+        return self.state / "code"
+
+    @property
     def pristine(self) -> Path:
         """Databases and keys as they are before the first user; kept by ``down``."""
         return self.state / "pristine"

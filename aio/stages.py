@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from aio import config, databases, host, kernel, machine, resources, services
+from aio import account, config, databases, host, kernel, machine, resources, services
 from aio.api import Api
 from aio.cloud import BRIDGES, Cloud
 from aio.errors import AioError
@@ -47,7 +47,8 @@ def _check(cloud: Cloud, reporter: Reporter) -> None:
 
 
 def _packages(cloud: Cloud, reporter: Reporter) -> None:
-    machine.install_packages(reporter)
+    wanted = account.PACKAGES if cloud.settings.choices.user != "root" else ()
+    machine.install_packages(reporter, wanted)
 
 
 def _environment(cloud: Cloud, reporter: Reporter) -> None:
@@ -62,6 +63,7 @@ def _configuration(cloud: Cloud, reporter: Reporter) -> None:
     host.record(cloud.settings)
     host.raise_limits()
     host.choose_iptables(cloud.settings)
+    account.add(cloud.settings)
     config.write(cloud.settings)
 
 

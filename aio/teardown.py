@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 from concurrent.futures import ThreadPoolExecutor
 
-from aio import host, kernel, services
+from aio import account, host, kernel, services
 from aio.cloud import Cloud
 from aio.process import kill, owned_by, parent
 from aio.report import Reporter
 from aio.stages import Stage
 
-_GONE_AFTER_DOWN = ("data", "etc", "run", "bin")
+_GONE_AFTER_DOWN = ("data", "etc", "run", "bin", "code")
 
 
 def _services(cloud: Cloud, reporter: Reporter) -> None:
@@ -47,6 +47,7 @@ def _network(cloud: Cloud, reporter: Reporter) -> None:
 
 def _files(cloud: Cloud, reporter: Reporter) -> None:
     host.restore(cloud.settings)
+    account.remove(cloud.settings)
     for name in _GONE_AFTER_DOWN:
         kernel.remove_tree(cloud.settings.state / name)
     cloud.settings.choices_file.unlink(missing_ok=True)

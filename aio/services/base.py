@@ -8,12 +8,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from aio import account
 from aio.process import Process
 from aio.settings import Settings
 
 
 def _nothing(settings: Settings) -> dict[str, str]:
     return {}
+
+
+def _root(settings: Settings) -> str:
+    return "root"
 
 
 @dataclass(frozen=True)
@@ -24,7 +29,8 @@ class Service:
     settings and the process), ``configs`` are the files below etc/ that it reads, ``sources`` what
     else makes a restart necessary when it changes, ``env`` what it needs beside PATH, ``folders``
     what it wants to find below data/, ``ports`` the names of the ports on which it listens,
-    ``patience`` how many seconds a start may take on a slow machine and ``grace`` a stop.
+    ``patience`` how many seconds a start may take on a slow machine and ``grace`` a stop,
+    ``user`` whom it runs as, ``groups`` what that one needs to be in if it is not root.
     """
 
     name: str
@@ -38,6 +44,8 @@ class Service:
     ports: tuple[str, ...] = ()
     patience: float = 180
     grace: float = 10
+    user: Callable[[Settings], str] = field(default=_root)
+    groups: tuple[str, ...] = ()
 
 
 class Unit:
@@ -61,9 +69,12 @@ class Unit:
         key = self._key()
         if self.pid and (not self._key_file.exists() or self._key_file.read_text() != key):
             self.stop()
-        for name in self.service.folders:
-            (self._settings.data / name).mkdir(parents=True, exist_ok=True)
-        self.process.start(self.service.command(self._settings), self._environment())
+        user = self.service.user(self._settings)
+        for folder in (self._settings.data / name for name in self.service.folders):
+            folder.mkdir(parents=True, exist_ok=True)
+            account.give(folder, user)
+        command, groups = self.service.command(self._settings), self.service.groups
+        self.process.start(command, self._environment(), user=user, groups=groups)
         self._key_file.write_text(key)
 
     def _environment(self) -> dict[str, str]:

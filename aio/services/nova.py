@@ -41,7 +41,14 @@ def _worker(name: str) -> Service:
 
 def _compute_command(settings: Settings) -> list[str]:
     files = _conf(f"{settings.etc}/compute", "nova.conf", "nova-compute.conf")
-    return [settings.program("nova-compute"), *files]
+    python = [] if settings.choices.user == "root" else [str(settings.code / "bin" / "python")]
+    return [*python, settings.program("nova-compute"), *files]
+
+
+def _compute_env(settings: Settings) -> dict[str, str]:
+    if settings.choices.user == "root":
+        return {}
+    return {"HOME": str(settings.data / "nova")}
 
 
 CONDUCTOR = _worker("nova-conductor")
@@ -61,5 +68,8 @@ COMPUTE = Service(
     _reports,
     configs=("compute/nova.conf", "compute/nova-compute.conf"),
     sources=(REPOSITORY / "nova_lxd",),
-    folders=("nova/instances",),
+    env=_compute_env,
+    folders=("nova", "nova/instances"),
+    user=lambda settings: settings.choices.user,
+    groups=("lxd",),
 )

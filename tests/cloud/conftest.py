@@ -3,26 +3,36 @@
 from __future__ import annotations
 
 import os
+import shlex
 from pathlib import Path
 
 import pytest
 
-from aio import stages, teardown
+from aio import choices, stages, teardown
 from aio.cloud import Cloud
 from aio.report import Reporter
 from aio.settings import DEFAULT_STATE, Settings
 from tests.cloud.proof import Proof
 from tests.cloud.world import World
 
+CLOUD = Settings(state=Path(os.environ.get("NOVA_LXD_AIO_STATE", DEFAULT_STATE)))
+WANTED = choices.parse(shlex.split(os.environ.get("NOVA_LXD_AIO_UP", "")))
+
+# Only a nova-compute that is not root needs sudo.
+collect_ignore = [] if choices.merge(CLOUD.choices, WANTED).user != "root" else ["test_sudo.py"]
+
 
 @pytest.fixture(scope="session")
 def settings():
-    """The cloud under test; it comes up, and goes down afterwards, unless it ran already."""
-    state = Path(os.environ.get("NOVA_LXD_AIO_STATE", DEFAULT_STATE))
-    settings = Settings(state=state)
+    """The cloud under test; it comes up, and goes down afterwards, unless it ran already.
+
+    The environment's NOVA_LXD_AIO_UP holds options of ``aio up``.
+    """
+    settings = CLOUD
     os.environ["PATH"] = settings.path  # the cloud's iptables, and its programs
     cloud = Cloud(settings)
     ran_before = cloud.any_running()
+    choices.choose(settings.choices_file, WANTED, fixed=settings.data.exists())
     try:
         stages.run_stages(stages.UP, cloud, Reporter())
         yield settings

@@ -27,13 +27,13 @@ def choose(settings: Settings, *argv: str) -> Choices:
 
 
 def test_nothing_chosen_is_the_default(settings: Settings) -> None:
-    assert settings.choices == choose(settings) == Choices("iptables_hybrid")
+    assert settings.choices == choose(settings) == Choices("iptables_hybrid", "root")
 
 
 def test_a_choice_stays_until_another_is_made(settings: Settings) -> None:
     choose(settings, "--firewall", "openvswitch")
-    assert choose(settings) == Choices("openvswitch")
-    assert choose(settings, "--firewall", "iptables_hybrid") == Choices("iptables_hybrid")
+    assert choose(settings) == Choices("openvswitch", "root")
+    assert choose(settings, "--user", "nova") == Choices("openvswitch", "nova")
 
 
 def test_a_cloud_that_is_there_keeps_its_choice(settings: Settings) -> None:
@@ -42,7 +42,9 @@ def test_a_cloud_that_is_there_keeps_its_choice(settings: Settings) -> None:
     assert choose(settings) == choose(settings, "--firewall", "openvswitch")
     with pytest.raises(AioError, match="cannot change") as refused:
         choose(settings, "--firewall", "iptables_hybrid")
-    assert refused.value.hint == "python3 aio down; python3 aio up --firewall iptables_hybrid"
+    assert refused.value.hint == (
+        "python3 aio down; python3 aio up --firewall iptables_hybrid --user root"
+    )
     assert settings.choices.firewall == "openvswitch"
 
 
@@ -55,7 +57,7 @@ def test_down_forgets_it(settings: Settings) -> None:
 def test_status_tells_it(settings: Settings, capsys: pytest.CaptureFixture[str]) -> None:
     choose(settings, "--firewall", "openvswitch")
     cli.status(settings)
-    assert capsys.readouterr().out.endswith("\nup --firewall openvswitch\n")
+    assert capsys.readouterr().out.endswith("\nup --firewall openvswitch --user root\n")
 
 
 @pytest.mark.parametrize("firewall", choices.FIREWALLS)

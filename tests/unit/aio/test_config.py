@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aio import config
+from aio import config, ini
 from aio.settings import Settings
 
 SAMPLE = """\
@@ -77,18 +77,18 @@ def test_compute_conf_is_the_sample_with_the_operators_choices(settings: Setting
 
 
 def test_an_option_is_uncommented_in_place() -> None:
-    filled = config.fill_sample(SAMPLE, {"DEFAULT": {"compute_driver": "lxd.LXDDriver"}})
+    filled = ini.fill_sample(SAMPLE, {"DEFAULT": {"compute_driver": "lxd.LXDDriver"}})
     assert filled == SAMPLE.replace("#compute_driver = <None>", "compute_driver = lxd.LXDDriver")
 
 
 def test_an_option_is_set_in_its_own_section_only() -> None:
-    found = parsed(config.fill_sample(SAMPLE, {"lxd": {"my_ip": "1.2.3.4", "endpoint": "/s"}}))
+    found = parsed(ini.fill_sample(SAMPLE, {"lxd": {"my_ip": "1.2.3.4", "endpoint": "/s"}}))
     assert dict(found["lxd"]) == {"my_ip": "1.2.3.4", "endpoint": "/s"}
     assert "my_ip" not in found.defaults()
 
 
 def test_a_section_that_the_sample_lacks_comes_last() -> None:
-    filled = config.fill_sample(SAMPLE, {"new": {"a": "1"}})
+    filled = ini.fill_sample(SAMPLE, {"new": {"a": "1"}})
     assert filled.startswith(SAMPLE)
     assert filled.endswith("[new]\na = 1\n")
 
@@ -100,7 +100,7 @@ options = st.dictionaries(words, values, min_size=1, max_size=4)
 
 @given(chosen=st.dictionaries(st.sampled_from(["lxd", "x", "other"]), options, max_size=3))
 def test_what_was_chosen_is_what_is_read(chosen: dict[str, dict[str, str]]) -> None:
-    found = parsed(config.fill_sample(SAMPLE, chosen))
+    found = parsed(ini.fill_sample(SAMPLE, chosen))
     assert {name: dict(found[name]) for name in chosen} == chosen
 
 
