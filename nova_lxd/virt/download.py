@@ -33,7 +33,7 @@ _PROGRESS_SECONDS = 10
 
 def discard_unfinished() -> None:
     """Remove the files that a nova-compute that was killed has left."""
-    for folder in Path(CONF.instances_path).glob(f"{_prefix()}*"):
+    for folder in Path(CONF.instances_path).glob(f"{folder_prefix()}*"):
         shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -145,7 +145,7 @@ def _folder(image_id: str) -> Iterator[Path]:
     """Give a path for one image that nobody else can read, and remove it whatever happens."""
     with _room(image_id):
         fileutils.ensure_tree(CONF.instances_path)
-        folder = tempfile.TemporaryDirectory(prefix=_prefix(), dir=CONF.instances_path)
+        folder = tempfile.TemporaryDirectory(prefix=folder_prefix(), dir=CONF.instances_path)
     with folder:
         yield Path(folder.name) / "image"
 
@@ -171,6 +171,6 @@ def _room(image_id: str) -> Iterator[None]:
         ) from error
 
 
-def _prefix() -> str:
+def folder_prefix() -> str:
     """Begin the names of our folders: on shared storage another host has its own."""
     return f"lxd-image-{re.sub('[^A-Za-z0-9.-]', '_', CONF.host)}-"

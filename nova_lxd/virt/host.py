@@ -63,14 +63,8 @@ class Host:
 
         :raises ConfigurationError: one line that names the option and the remedy
         """
-        _check_name_template()
-        info = self._info = self._connect()
-        missing = [name for name in REQUIRED_EXTENSIONS if name not in info.api_extensions]
-        if missing:
-            raise exception.ConfigurationError(
-                f"[lxd]endpoint: LXD {info.version} at {self._session.endpoint} lacks the API "
-                f"extensions {', '.join(missing)}: install LXD 5.0 or later"
-            )
+        check_name_template()
+        info = self.reach()
         self._session.ensure_project()
         pool = CONF.lxd.pool
         return HostFacts(
@@ -79,11 +73,25 @@ class Host:
             server_version=info.version,
             api_extensions=info.api_extensions,
             pool=pool,
-            pool_driver=self._pool_driver(pool),
+            pool_driver=self.pool_driver(pool),
             id_range=self._session.default_id_range(pool),
             allow_privileged=CONF.lxd.allow_privileged,
             allow_nested=CONF.lxd.allow_nested,
         )
+
+    def reach(self) -> ServerInfo:
+        """Refuse an LXD that does not answer us, or cannot do what the driver asks of it.
+
+        :raises ConfigurationError: as ``check`` does
+        """
+        info = self._info = self._connect()
+        missing = [name for name in REQUIRED_EXTENSIONS if name not in info.api_extensions]
+        if missing:
+            raise exception.ConfigurationError(
+                f"[lxd]endpoint: LXD {info.version} at {self._session.endpoint} lacks the API "
+                f"extensions {', '.join(missing)}: install LXD 5.0 or later"
+            )
+        return info
 
     def _connect(self) -> ServerInfo:
         socket = self._session.endpoint
@@ -101,7 +109,11 @@ class Host:
                 f"path of its unix socket ({error})"
             ) from error
 
-    def _pool_driver(self, pool: str) -> str:
+    def pool_driver(self, pool: str) -> str:
+        """Name the pool's storage driver; refuse one that LXD does not have.
+
+        :raises ConfigurationError: as ``check`` does
+        """
         try:
             return self._session.pool_driver(pool)
         except exception.NotFound as error:
@@ -137,7 +149,11 @@ class Host:
         )
 
 
-def _check_name_template() -> None:
+def check_name_template() -> None:
+    """Refuse an option that gives names which LXD does not take.
+
+    :raises ConfigurationError: as ``check`` of the host does
+    """
     sample = CONF.instance_name_template % 1
     names = (sample, instance_translator.rescue_name(sample))
     if not all(map(_INSTANCE_NAME.fullmatch, names)):

@@ -88,6 +88,10 @@ class Session(Images, Updates, Snapshots, Files, Volumes, Commands, Terminals, M
         with contextlib.suppress(exception.AlreadyExists):
             self.request("POST", "projects", json=body)
 
+    def project_config(self) -> Config:
+        """Read our LXD project's own settings; NotFound before it is made."""
+        return dict(self.get("projects", self.project)["config"])
+
     def pool_driver(self, pool: str) -> str:
         """Name the pool's storage driver, such as ``btrfs``; NotFound without such a pool."""
         return str(self.get("storage-pools", pool)["driver"])
