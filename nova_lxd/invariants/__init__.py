@@ -9,7 +9,8 @@ rule    what must hold
 ======  ==========================================================================================
 I1      the instances of our LXD project are this host's servers
 I2      no profile, image, volume, snapshot, backup or operation without an owner
-I3      every port of a running server is wired as Neutron says; no host device without a port
+I3      every port of a running server is wired as Neutron says; no host device and no trunk bridge
+        without a port
 I4      the firewall knows every tap (asked only where an iptables_hybrid agent runs)
 I5      no mount and no loop device below Nova's folders without an attachment
 I6      id maps are isolated, disjoint and inside the host's range; privileged only by the flavor
@@ -28,7 +29,7 @@ driver that do not exist yet (several attachments, config drives) or a long-runn
 
 from __future__ import annotations
 
-from nova_lxd.invariants import host, instances, network
+from nova_lxd.invariants import host, instances, network, ours
 from nova_lxd.invariants.facts import (
     Expected,
     ExpectedPort,
@@ -45,6 +46,14 @@ from nova_lxd.invariants.facts import (
 )
 
 RULES = (*instances.RULES, *network.RULES, *host.RULES)
+LEFTOVER_RULES = (
+    instances.no_instance_is_left,
+    instances.everything_has_an_owner,
+    network.nothing_is_left_over,
+    host.mounts_are_attachments,
+    host.no_file_is_left,
+)
+"""Those about what exists and is needed by nobody, in the order in which it can be removed."""
 
 
 def check(expected: Expected, facts: Facts) -> list[Violation]:
@@ -52,7 +61,17 @@ def check(expected: Expected, facts: Facts) -> list[Violation]:
     return [violation for rule in RULES for violation in rule(expected, facts)]
 
 
+def leftovers(expected: Expected, facts: Facts) -> list[Violation]:
+    """Return what is certainly the driver's and that no server needs, see :mod:`.ours`.
+
+    Each has a command that removes it; in this order none removes what another one needs.
+    """
+    expected, facts = ours.narrowed(expected, facts)
+    return [violation for rule in LEFTOVER_RULES for violation in rule(expected, facts)]
+
+
 __all__ = [
+    "LEFTOVER_RULES",
     "RULES",
     "Expected",
     "ExpectedPort",
@@ -67,4 +86,5 @@ __all__ = [
     "PlacementFacts",
     "Violation",
     "check",
+    "leftovers",
 ]

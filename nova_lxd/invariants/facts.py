@@ -23,6 +23,8 @@ class Violation:
     problem: str
     mend: str
     """A command, or where there is none a sentence, that puts it right."""
+    server: str = ""
+    """Nova's id of the server whose it is or was, where the object tells."""
 
     def __str__(self) -> str:
         return f"{self.rule} {self.subject}: {self.problem}; mend with: {self.mend}"
@@ -37,6 +39,8 @@ class ExpectedPort:
     mtu: int | None = None
     hybrid: bool = True
     """Whether a Linux bridge sits between the container and Open vSwitch."""
+    bridge: str = ""
+    """The Open vSwitch bridge when it is not the integration bridge but a trunk's own."""
 
     @property
     def suffix(self) -> str:
@@ -47,6 +51,11 @@ class ExpectedPort:
     def tap(self) -> str:
         """The container's host-side end."""
         return f"tap{self.suffix}"
+
+    @property
+    def tin(self) -> str:
+        """The container's own end of a port that is not hybrid, while it is on the host."""
+        return f"tin{self.suffix}"
 
     @property
     def ovs_port(self) -> str:
@@ -73,6 +82,10 @@ class ExpectedServer:
     ports: tuple[ExpectedPort, ...] = ()
     rescued: bool = False
     """Whether its power and its ports are those of a rescue container; its own one is stopped."""
+    settled: bool = True
+    """False while Nova works on it, and in ERROR: it may have more than it needs."""
+    snapshots: frozenset[str] = frozenset()
+    """The snapshots that it needs."""
 
     @property
     def current(self) -> str:
@@ -84,6 +97,11 @@ class ExpectedServer:
         """Status of every container that it has, by name; empty when none is claimed."""
         own = {self.name: "Stopped" if self.rescued else self.status}
         return own | {self.current: self.status}
+
+    def has(self, container: str) -> bool:
+        """Whether a container of this name can be its."""
+        own = container in self.containers
+        return own or (not self.settled and container == rescue_name(self.name))
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,10 +123,23 @@ class Expected:
     """Digest of every instance outside our project, by ``project/name``."""
     log_allowed: tuple[str, ...] = ()
     """Regular expressions of the error lines that are expected."""
+    makes_images: bool = False
+    """Whether one may be in LXD that has no name yet: a server is being made an image of."""
+    image_folders: str = ""
+    """What the names of the folders begin with in which this host keeps an image on its way."""
+    lxc: str = "lxc"
+    """How LXD's client is called on this host."""
+    ovs_vsctl: str = "ovs-vsctl"
+    """How Open vSwitch's client is called on this host."""
+
+    @property
+    def client(self) -> str:
+        """LXD's client in our project."""
+        return f"{self.lxc} --project {self.project}"
 
     def server(self, name: str) -> ExpectedServer | None:
         """Return the server that has a container of that name."""
-        return next((server for server in self.servers if name in server.containers), None)
+        return next((server for server in self.servers if server.has(name)), None)
 
     @property
     def ports(self) -> tuple[ExpectedPort, ...]:

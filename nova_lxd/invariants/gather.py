@@ -10,11 +10,20 @@ import os
 import socket
 import subprocess
 from collections.abc import Callable, Iterable, Iterator
+from http import HTTPStatus
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from nova_lxd.invariants.facts import Link, LxdImage, LxdInstance, LxdObject, OvsPort, mapping
+from nova_lxd.invariants.facts import (
+    Facts,
+    Link,
+    LxdImage,
+    LxdInstance,
+    LxdObject,
+    OvsPort,
+    mapping,
+)
 
 Get = Callable[[str], Any]
 """Asks LXD: takes a path with its query (``/1.0/instances?recursion=1&project=nova``), returns the
@@ -26,6 +35,10 @@ _VOLATILE_OF_RUNNING = ("volatile.last_state.power", "volatile.last_state.ready"
 
 class LxdAnswered(Exception):
     """LXD refused to tell; the message is its own."""
+
+
+class LxdHasNone(LxdAnswered):
+    """What was asked for is not there."""
 
 
 class _UnixConnection(http.client.HTTPConnection):
@@ -53,7 +66,8 @@ def lxd(path: str) -> Get:
             connection.request("GET", url)
             answer = json.loads(connection.getresponse().read())
         if answer["type"] == "error":
-            raise LxdAnswered(f"GET {url}: {answer['error']}")
+            kind = LxdHasNone if answer.get("error_code") == HTTPStatus.NOT_FOUND else LxdAnswered
+            raise kind(f"GET {url}: {answer['error']}")
         return answer["metadata"]
 
     return get
@@ -62,7 +76,7 @@ def lxd(path: str) -> Get:
 def instances(get: Get, project: str) -> tuple[LxdInstance, ...]:
     """Return the instances of ``project`` with their snapshots and backups."""
     answers = get(f"/1.0/instances?recursion=1&project={project}")
-    return tuple(_instance(get, project, answer) for answer in answers or ())
+    return tuple(_instances(get, project, answers or ()))
 
 
 def objects(get: Get, project: str) -> tuple[LxdObject, ...]:
@@ -129,6 +143,24 @@ def ovs_ports(database: str) -> tuple[OvsPort, ...]:
     )
 
 
+def host(get: Get, project: str, database: str, instances_path: Path) -> Facts:
+    """Return all that can be found on a host without asking Nova.
+
+    :param database: see :func:`ovs_ports`
+    """
+    return Facts(
+        instances=instances(get, project),
+        objects=objects(get, project),
+        images=images(get, project),
+        links=links(),
+        ovs_ports=ovs_ports(database),
+        mounts=mounts([instances_path]),
+        loops=loops([instances_path]),
+        files=files(instances_path),
+        instances_path=str(instances_path),
+    )
+
+
 def filtered_taps(command: str = "iptables-save") -> frozenset[str]:
     """Return the devices that the IPv4 firewall names as bridge ports.
 
@@ -161,10 +193,19 @@ def loops(folders: Iterable[Path]) -> dict[str, str]:
 
 def files(instances_path: Path) -> tuple[str, ...]:
     """Return what lies two levels deep below ``instances_path``, relative to it."""
+    if not instances_path.is_dir():
+        return ()
     return tuple(sorted(_walk(instances_path, instances_path, depth=2)))
 
 
 _INTERFACE = "_uuid,name,external_ids,mtu,error"
+
+
+def _instances(get: Get, project: str, answers: Iterable[Any]) -> Iterator[LxdInstance]:
+    """Leave out the ones that are deleted meanwhile."""
+    for answer in answers:
+        with contextlib.suppress(LxdHasNone):
+            yield _instance(get, project, answer)
 
 
 def _instance(get: Get, project: str, answer: dict[str, Any]) -> LxdInstance:
@@ -268,17 +309,17 @@ def _ovs_port(row: dict[str, Any], bridge: str, interface: dict[str, Any]) -> Ov
 
 
 def _below(path: str, roots: list[str]) -> bool:
-    return any(path == root or path.startswith(f"{root}/") for root in roots)
+    return any(path.startswith(f"{root}/") for root in roots)
 
 
 def _walk(folder: Path, root: Path, depth: int) -> Iterator[str]:
-    if not depth or not folder.is_dir():
-        return
     for entry in os.scandir(folder):
         path = Path(entry.path)
         yield str(path.relative_to(root))
-        if entry.is_dir(follow_symlinks=False):
-            yield from _walk(path, root, depth - 1)
+        if depth > 1 and entry.is_dir(follow_symlinks=False):
+            # A folder of another user's, such as lost+found, or one that has gone meanwhile.
+            with contextlib.suppress(PermissionError, FileNotFoundError):
+                yield from _walk(path, root, depth - 1)
 
 
 def _run(*command: str) -> str:

@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+import os.path
 import re
 from collections.abc import Iterator
+from shlex import quote
 
 from nova_lxd.invariants.facts import Expected, ExpectedServer, Facts, PlacementFacts, Violation
 
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-_TEMPORARY = re.compile(r"(^|/)(tmp[^/]*|[^/]*\.(part|tmp|partial|download))$")
+_TEMPORARY = re.compile(r"^lxd-image-[^/]*$|(^|/)(tmp[^/]*|[^/]*\.(part|tmp|partial|download))$")
 
 
 def mounts_are_attachments(expected: Expected, facts: Facts) -> Iterator[Violation]:
     """I5"""
-    for path in facts.mounts:
+    for path in reversed(facts.mounts):
         if path not in expected.attached:
-            yield Violation("I5", f"mount {path}", "no volume is attached there", f"umount {path}")
+            mend, server = f"umount {quote(path)}", _server_of(facts, path)
+            yield Violation("I5", f"mount {path}", "no volume is attached there", mend, server)
     for device, backing in facts.loops.items():
         if device not in expected.attached:
             problem = f"it holds {backing}, which no server uses"
-            yield Violation("I5", f"loop device {device}", problem, f"losetup -d {device}")
+            mend, server = f"losetup -d {device}", _server_of(facts, backing)
+            yield Violation("I5", f"loop device {device}", problem, mend, server)
 
 
 def placement_is_true(expected: Expected, facts: Facts) -> Iterator[Violation]:
@@ -34,11 +38,12 @@ def no_file_is_left(expected: Expected, facts: Facts) -> Iterator[Violation]:
     """I11"""
     uuids = {server.uuid for server in expected.servers}
     for path in facts.files:
-        mend = f"rm -rf {facts.instances_path}/{path}"
-        if _TEMPORARY.search(path):
-            yield Violation("I11", f"file {path}", "a temporary file was left behind", mend)
-        elif _UUID.fullmatch(path) and path not in uuids:
-            yield Violation("I11", f"folder {path}", "its server is gone", mend)
+        mend = f"rm -rf --one-file-system {quote(f'{facts.instances_path}/{path}')}"
+        folder = server_folder(path)
+        if folder == path and path not in uuids:
+            yield Violation("I11", f"folder {path}", "its server is gone", mend, path)
+        elif _TEMPORARY.search(path) and folder in uuids | {""}:
+            yield Violation("I11", f"file {path}", "a temporary file was left behind", mend, folder)
 
 
 def no_error_was_logged(expected: Expected, facts: Facts) -> Iterator[Violation]:
@@ -49,6 +54,19 @@ def no_error_was_logged(expected: Expected, facts: Facts) -> Iterator[Violation]
 
 
 RULES = (mounts_are_attachments, placement_is_true, no_file_is_left, no_error_was_logged)
+
+
+def server_folder(path: str) -> str:
+    """Return the id of the server in whose folder a path lies; empty for one in none.
+
+    :param path: relative to ``instances_path``
+    """
+    first = path.split("/", 1)[0]
+    return first if _UUID.fullmatch(first) else ""
+
+
+def _server_of(facts: Facts, path: str) -> str:
+    return server_folder(os.path.relpath(path, facts.instances_path or "/"))
 
 
 def _allocations(expected: Expected, placement: PlacementFacts) -> Iterator[Violation]:

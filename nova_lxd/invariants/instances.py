@@ -21,16 +21,24 @@ _DELETE = {
 }
 
 
-def instances_are_servers(expected: Expected, facts: Facts) -> Iterator[Violation]:
-    """I1"""
-    lxc = f"lxc --project {expected.project}"
+def no_instance_is_left(expected: Expected, facts: Facts) -> Iterator[Violation]:
+    """I1, first half: no instance without a server."""
+    for instance in facts.instances:
+        if expected.server(instance.name) is None:
+            mend = f"{expected.client} delete --force {instance.name}"
+            problem = "Nova has no such server here"
+            owner = instance.config.get("user.nova.uuid", "")
+            yield Violation("I1", f"instance {instance.name}", problem, mend, owner)
+
+
+def servers_have_instances(expected: Expected, facts: Facts) -> Iterator[Violation]:
+    """I1, second half: every server has its instances."""
+    lxc = expected.client
     found = {instance.name: instance for instance in facts.instances}
     for name, instance in found.items():
         server = expected.server(name)
         owner = instance.config.get("user.nova.uuid", "")
-        if server is None:
-            yield _on(name, "I1", "Nova has no such server here", f"{lxc} delete --force {name}")
-        elif owner != server.uuid:
+        if server and owner != server.uuid:
             problem = f"user.nova.uuid is {owner!r} but the server's id is {server.uuid}"
             yield _on(name, "I1", problem, f"{lxc} config set {name} user.nova.uuid={server.uuid}")
     for server in expected.servers:
@@ -40,22 +48,18 @@ def instances_are_servers(expected: Expected, facts: Facts) -> Iterator[Violatio
 
 
 def everything_has_an_owner(expected: Expected, facts: Facts) -> Iterator[Violation]:
-    """I2"""
+    """I2; what is an instance's goes with it."""
     yield from _objects_have_owners(expected, facts)
     yield from _images_have_owners(expected, facts)
-    lxc = f"lxc --project {expected.project}"
     for instance in facts.instances:
-        for snapshot in instance.snapshots:
-            name = f"{instance.name}/{snapshot}"
-            yield Violation("I2", f"snapshot {name}", "nobody needs it", f"{lxc} delete {name}")
-        for backup in instance.backups:
-            mend = f"{lxc} query -X DELETE /1.0/instances/{instance.name}/backups/{backup}"
-            yield Violation("I2", f"backup {instance.name}/{backup}", "nobody needs it", mend)
+        server = expected.server(instance.name)
+        if server and server.settled:
+            yield from _has_no_more(expected, server, instance)
 
 
 def id_maps_are_disjoint(expected: Expected, facts: Facts) -> Iterator[Violation]:
     """I6"""
-    lxc = f"lxc --project {expected.project}"
+    lxc = expected.client
     maps = {instance.name: id_ranges(instance) for instance in facts.instances}
     for instance in facts.instances:
         name, server = instance.name, expected.server(instance.name)
@@ -73,7 +77,7 @@ def id_maps_are_disjoint(expected: Expected, facts: Facts) -> Iterator[Violation
             yield _on(name, "I6", problem, rebuild)
     for (one, ranges), (other, others) in combinations(maps.items(), 2):
         server = expected.server(one)
-        if server and other in server.containers:
+        if server and server.has(other):
             continue
         if any(a.overlaps(b) for a in ranges for b in others):
             problem = f"shares host ids with {one}: each can reach the other's files"
@@ -98,11 +102,11 @@ def power_is_novas(expected: Expected, facts: Facts) -> Iterator[Violation]:
     """I10"""
     for instance in facts.instances:
         server = expected.server(instance.name)
-        status = server.containers[instance.name] if server else ""
+        status = server.containers.get(instance.name, "") if server else ""
         if status and status != instance.status:
             problem = f"LXD says {instance.status}, Nova says {status}"
             verb = {"Running": "start", "Frozen": "pause"}.get(status, "stop")
-            mend = f"lxc --project {expected.project} {verb} {instance.name}"
+            mend = f"{expected.client} {verb} {instance.name}"
             yield _on(instance.name, "I10", problem, mend)
 
 
@@ -110,7 +114,7 @@ def config_is_harmless(expected: Expected, facts: Facts) -> Iterator[Violation]:
     """I14"""
     for instance in facts.instances:
         for key, problem in _harmful_keys(instance):
-            mend = f"lxc --project {expected.project} config unset {instance.name} {key}"
+            mend = f"{expected.client} config unset {instance.name} {key}"
             yield _on(instance.name, "I14", problem, mend)
 
 
@@ -127,7 +131,8 @@ def foreigners_are_untouched(expected: Expected, facts: Facts) -> Iterator[Viola
 
 
 RULES = (
-    instances_are_servers,
+    no_instance_is_left,
+    servers_have_instances,
     everything_has_an_owner,
     id_maps_are_disjoint,
     limits_are_the_flavors,
@@ -156,24 +161,43 @@ def id_ranges(instance: LxdInstance) -> list[IdRange]:
 
 
 def _objects_have_owners(expected: Expected, facts: Facts) -> Iterator[Violation]:
-    lxc = f"lxc --project {expected.project}"
+    lxc = expected.client
     names = {server.name for server in expected.servers}
     uuids = {server.uuid for server in expected.servers}
+    ids = {each.name: each.config.get("user.nova.uuid", "") for each in facts.instances}
     for item in facts.objects:
+        users = filter(None, map(ids.get, item.instances))
+        owner = item.config.get("user.nova.uuid") or next(users, "")
         if item.kind == "profile":
             owned = item.name in names | {"default"}
         else:
-            owned = item.config.get("user.nova.uuid") in uuids or bool(names & set(item.instances))
+            owned = owner in uuids or any(map(expected.server, item.instances))
         if not owned:
-            mend = f"{lxc} {_DELETE[item.kind]} {item.name}"
-            yield Violation("I2", f"{item.kind} {item.name}", "it belongs to no server", mend)
+            subject, problem = f"{item.kind} {item.name}", "it belongs to no server"
+            yield Violation(
+                "I2", subject, problem, f"{lxc} {_DELETE[item.kind]} {item.name}", owner
+            )
+
+
+def _has_no_more(
+    expected: Expected, server: ExpectedServer, instance: LxdInstance
+) -> Iterator[Violation]:
+    lxc, problem = expected.client, "nobody needs it"
+    for snapshot in instance.snapshots:
+        if snapshot not in server.snapshots:
+            name = f"{instance.name}/{snapshot}"
+            yield Violation("I2", f"snapshot {name}", problem, f"{lxc} delete {name}", server.uuid)
+    for backup in instance.backups:
+        path = f"/1.0/instances/{instance.name}/backups/{backup}?project={expected.project}"
+        mend = f"{expected.lxc} query -X DELETE '{path}'"
+        yield Violation("I2", f"backup {instance.name}/{backup}", problem, mend, server.uuid)
 
 
 def _images_have_owners(expected: Expected, facts: Facts) -> Iterator[Violation]:
     for image in facts.images:
         if not image.aliases:
             short = image.fingerprint[:12]
-            mend = f"lxc --project {expected.project} image delete {short}"
+            mend = f"{expected.client} image delete {short}"
             problem = "no alias says which Glance image it is"
             yield Violation("I2", f"image {short}", problem, mend)
 

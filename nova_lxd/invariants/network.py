@@ -16,7 +16,13 @@ from nova_lxd.invariants.facts import (
     Violation,
 )
 
-_OURS = re.compile(r"(tap|tin|qbr|qvb|qvo)([0-9a-f]{8}-[0-9a-f]{2})")
+PREFIXES = ("tap", "tin", "qbr", "qvb", "qvo")
+"""What the names of a port's host devices begin with; the first characters of its id follow."""
+
+_OURS = re.compile(rf"({'|'.join(PREFIXES)})([0-9a-f]{{8}}-[0-9a-f]{{2}})")
+_TRUNK = "tbr-"
+_MATES = {"qvo": "qvb", "tin": "tap"}
+"""Ends of veth pairs that go when the other end is deleted."""
 
 
 def ports_are_wired(expected: Expected, facts: Facts) -> Iterator[Violation]:
@@ -36,20 +42,24 @@ def ports_are_wired(expected: Expected, facts: Facts) -> Iterator[Violation]:
 
 
 def nothing_is_left_over(expected: Expected, facts: Facts) -> Iterator[Violation]:
-    """I3, second half: no host device and no OVS port without a Neutron port."""
+    """I3, second half: no host device, OVS port or trunk bridge without a Neutron port."""
     suffixes = {port.suffix for port in expected.ports}
-    others = set(expected.other_links)
-    for ovs_port in facts.ovs_ports:
-        if not _is_of_a_server(ovs_port):
-            others.add(ovs_port.name)
-        elif _suffix(ovs_port.name) not in suffixes and ovs_port.name not in others:
-            mend = f"ovs-vsctl --if-exists del-port {ovs_port.bridge} {ovs_port.name}"
-            yield Violation("I3", f"OVS port {ovs_port.name}", "no Neutron port needs it", mend)
-    for link in facts.links:
-        suffix = _suffix(link.name)
-        if suffix and suffix not in suffixes and link.name not in others:
-            mend = f"ip link delete {link.name}"
-            yield Violation("I3", f"link {link.name}", "no Neutron port needs it", mend)
+    owners = wire_owners(facts)
+    others = expected.other_links | _ends_of_strays(expected, facts)
+    others |= {port.name for port in facts.ovs_ports if not _is_of_a_server(port)}
+    yield from _ovs_ports_left(expected, facts, suffixes)
+    yield from _trunks_left(expected, facts, suffixes)
+    left = [
+        link.name
+        for link in facts.links
+        if suffix_of(link.name) not in suffixes | {""} and link.name not in others
+    ]
+    for name in left:
+        # One end of a veth pair takes the other with it.
+        if _MATES.get(name[:3], name[:3]) + name[3:] in set(left) - {name}:
+            continue
+        mend, owner = f"ip link delete {name}", owners.get(suffix_of(name), "")
+        yield Violation("I3", f"link {name}", "no Neutron port needs it", mend, owner)
 
 
 def taps_are_filtered(expected: Expected, facts: Facts) -> Iterator[Violation]:
@@ -84,8 +94,12 @@ def _nic_values(port: ExpectedPort) -> Mapping[str, str]:
     if port.mtu:
         values["mtu"] = str(port.mtu)
     if port.hybrid:
-        values |= {"nictype": "bridged", "parent": f"qbr{port.suffix}", "host_name": port.tap}
-    return values
+        return values | {
+            "nictype": "bridged",
+            "parent": f"qbr{port.suffix}",
+            "host_name": port.tap,
+        }
+    return values | {"nictype": "physical", "parent": port.tin}
 
 
 def _on_the_switch(
@@ -96,9 +110,10 @@ def _on_the_switch(
 ) -> Iterator[Violation]:
     mend = _replug(server.uuid)
     found = ovs_ports.get(port.ovs_port)
-    if found is None or found.bridge != expected.integration_bridge:
+    bridge = port.bridge or expected.integration_bridge
+    if found is None or found.bridge != bridge:
         where = f"on {found.bridge}" if found else "missing"
-        yield _on(port, f"{port.ovs_port} is {where}, not on {expected.integration_bridge}", mend)
+        yield _on(port, f"{port.ovs_port} is {where}, not on {bridge}", mend)
         return
     ids = {"iface-id": port.port_id, "attached-mac": port.mac, "vm-uuid": server.uuid}
     for key, wanted in ids.items():
@@ -114,7 +129,9 @@ def _in_the_kernel(
 ) -> Iterator[Violation]:
     mend = _replug(server.uuid)
     bridge = f"qbr{port.suffix}"
-    masters = {f"tap{port.suffix}": ""}
+    masters = {port.tap: ""}
+    if not port.hybrid and port.tin in links:
+        yield _on(port, f"{port.tin} is on the host: the container lacks its NIC", mend)
     if port.hybrid:
         masters = {bridge: "", port.tap: bridge, f"qvb{port.suffix}": bridge, port.ovs_port: ""}
     for name, master in masters.items():
@@ -133,14 +150,58 @@ def _in_the_kernel(
             yield _on(port, f"the host speaks IPv6 on {name}", mend_ipv6)
 
 
+def _ovs_ports_left(expected: Expected, facts: Facts, suffixes: set[str]) -> Iterator[Violation]:
+    for port in facts.ovs_ports:
+        needed = suffix_of(port.name) in suffixes or port.name in expected.other_links
+        if _is_of_a_server(port) and not needed:
+            mend = f"{expected.ovs_vsctl} --if-exists del-port {port.bridge} {port.name}"
+            owner = port.external_ids.get("vm-uuid", "")
+            problem = "no Neutron port needs it"
+            yield Violation("I3", f"OVS port {port.name}", problem, mend, owner)
+
+
+def _trunks_left(expected: Expected, facts: Facts, suffixes: set[str]) -> Iterator[Violation]:
+    """Find the bridges of trunks whose parent port is gone; Neutron's agent makes none itself."""
+    needed = {port.bridge for port in expected.ports} | expected.other_links
+    needed |= {port.bridge for port in facts.ovs_ports if suffix_of(port.name) in suffixes}
+    owners = {port.bridge: port.external_ids.get("vm-uuid") for port in _of_servers(facts)}
+    for port in facts.ovs_ports:
+        if port.name == port.bridge and port.name.startswith(_TRUNK) and port.name not in needed:
+            mend = f"{expected.ovs_vsctl} --if-exists del-br {port.name}"
+            owner = owners.get(port.name) or ""
+            problem = "no Neutron port needs it"
+            yield Violation("I3", f"OVS bridge {port.name}", problem, mend, owner)
+
+
+def _ends_of_strays(expected: Expected, facts: Facts) -> set[str]:
+    """Name the devices that LXD takes away itself with an instance that has no server."""
+    return {
+        device["host_name"]
+        for instance in facts.instances
+        if instance.status != "Stopped" and expected.server(instance.name) is None
+        for device in instance.devices.values()
+        if "host_name" in device
+    }
+
+
+def suffix_of(name: str) -> str:
+    """Return what the names of all devices of a port end with; empty for any other device."""
+    match = _OURS.fullmatch(name)
+    return match[2] if match else ""
+
+
+def wire_owners(facts: Facts) -> dict[str, str]:
+    """Return the ids of the servers that Open vSwitch names, by the suffix of the port."""
+    return {suffix_of(port.name): port.external_ids["vm-uuid"] for port in _of_servers(facts)}
+
+
+def _of_servers(facts: Facts) -> list[OvsPort]:
+    return [port for port in facts.ovs_ports if "vm-uuid" in port.external_ids]
+
+
 def _is_of_a_server(port: OvsPort) -> bool:
     """Whether os-vif made the port: DHCP and router ports, also called tap, carry no vm-uuid."""
     return "vm-uuid" in port.external_ids or port.name.startswith("qvo")
-
-
-def _suffix(name: str) -> str:
-    match = _OURS.fullmatch(name)
-    return match[2] if match else ""
 
 
 def _replug(uuid: str) -> str:

@@ -204,6 +204,11 @@ SICK = {
         "net.ipv6.conf.tap9e0c6af1-30.disable_ipv6=1",
     ),
     "I3 stray link": (with_link(Link("qvb22222222-22", 1450)), "I3", "ip link delete qvb22222222"),
+    "I3 stray trunk": (
+        replace(HEALTHY, ovs_ports=(*HEALTHY.ovs_ports, OvsPort("tbr-1", "tbr-1"))),
+        "I3",
+        "del-br tbr-1",
+    ),
     "I3 stray ovs port": (
         replace(HEALTHY, ovs_ports=(*HEALTHY.ovs_ports, OvsPort("qvo22222222-22", "br-int"))),
         "I3",
@@ -243,6 +248,11 @@ SICK = {
         "LXD says Stopped, Nova says Running",
     ),
     "I11 temporary": (replace(HEALTHY, files=("_base/ab.part",)), "I11", "rm -rf"),
+    "I11 image": (
+        replace(HEALTHY, files=("lxd-image-h-x", "lxd-image-h-x/image")),
+        "I11",
+        "rm -rf",
+    ),
     "I11 folder": (replace(HEALTHY, files=(OTHER,)), "I11", "its server is gone"),
     "I13 error": (replace(HEALTHY, log_errors=("Traceback",)), "I13", "Traceback"),
     "I14 raw": (with_instance(raw__lxc="lxc.mount.auto="), "I14", "config unset"),
@@ -356,15 +366,59 @@ def test_a_stopped_server_needs_no_wires():
 def test_a_native_port_sits_on_the_integration_bridge():
     port = replace(PORT, hybrid=False)
     server = replace(SERVER, ports=(port,))
-    nic = {"type": "nic", "nictype": "physical", "hwaddr": PORT.mac, "mtu": "1450"}
+    nic = {"type": "nic", "nictype": "physical", "parent": port.tin}
+    nic |= {"hwaddr": PORT.mac, "mtu": "1450"}
     container = replace(instance(), devices={"root": {"size": "1GiB"}, port.tap: nic})
+    expected = replace(EXPECTED, servers=(server,))
     facts = replace(
         HEALTHY,
         instances=(container,),
         links=(Link(port.tap, 1450),),
         ovs_ports=(replace(OVS, name=port.tap),),
     )
-    assert invariants.check(replace(EXPECTED, servers=(server,)), facts) == []
+    assert invariants.check(expected, facts) == []
+
+    both = replace(facts, links=(*facts.links, Link(port.tin, 1450)))
+    (violation,) = invariants.check(expected, both)
+    assert "tin9e0c6af1-30 is on the host" in violation.problem
+
+    stopped = replace(expected, servers=(replace(server, status="Stopped"),))
+    both = replace(both, instances=(replace(container, status="Stopped"),))
+    assert invariants.check(stopped, both) == []
+
+
+def test_a_trunks_parent_sits_on_the_trunks_bridge():
+    server = replace(SERVER, ports=(replace(PORT, bridge="tbr-33333333-3"),))
+    expected = replace(EXPECTED, servers=(server,))
+    bridge = OvsPort("tbr-33333333-3", "tbr-33333333-3")
+    facts = replace(HEALTHY, ovs_ports=(replace(OVS, bridge=bridge.name), bridge))
+    assert invariants.check(expected, facts) == []
+    (violation,) = invariants.check(EXPECTED, facts)
+    assert "on tbr-33333333-3, not on br-int" in violation.problem
+
+
+def test_a_veth_pair_goes_by_one_of_its_ends():
+    ends = ("qvb22222222-22", "qvo22222222-22", "tap44444444-44", "tin44444444-44")
+    facts = replace(HEALTHY, links=(*LINKS, *(Link(end, 1450) for end in ends)))
+    mends = [violation.mend for violation in invariants.check(EXPECTED, facts)]
+    assert mends == ["ip link delete qvb22222222-22", "ip link delete tap44444444-44"]
+
+
+@pytest.mark.parametrize("server", [SERVER, replace(SERVER, settled=False, status="")])
+def test_a_server_that_is_not_settled_may_have_more(server):
+    own = replace(instance(), snapshots=("s1",), backups=("b1",))
+    facts = replace(HEALTHY, instances=(own, RESCUER))
+    broken = {v.rule for v in invariants.check(replace(EXPECTED, servers=(server,)), facts)}
+    assert broken == ({"I1", "I2", "I6"} if server.settled else set())
+
+
+def test_what_a_rescue_container_uses_has_an_owner():
+    items = (
+        LxdObject("operation", "5f2b", instances=(RESCUER.name,)),
+        LxdObject("volume", "default x", instances=(RESCUER.name,)),
+    )
+    facts = replace(HEALTHY, instances=(OWN, RESCUER), objects=items)
+    assert invariants.check(replace(EXPECTED, servers=(RESCUED,)), facts) == []
 
 
 def test_a_flavor_may_allow_a_privileged_container():
@@ -450,6 +504,15 @@ def test_what_lxd_tells_becomes_facts():
     assert gather.images(get, "nova") == (LxdImage("f" * 64, ("glance",), {"os": "x"}),)
 
 
+def test_an_instance_that_is_deleted_meanwhile_is_left_out():
+    def get(url):
+        if url.endswith("backups?project=nova"):
+            raise gather.LxdHasNone("GET: not found")
+        return ANSWERS[url]
+
+    assert gather.instances(get, "nova") == ()
+
+
 def test_a_foreign_instance_changes_its_digest_only_when_it_changes():
     def digest(**changes):
         answer = [{**ANSWERS["/1.0/instances?recursion=1&all-projects=true"][1], **changes}]
@@ -515,10 +578,30 @@ def test_files_are_listed_two_levels_deep(tmp_path):
     assert gather.files(tmp_path) == (UUID, f"{UUID}/deep", "note")
 
 
+def test_folders_that_are_closed_or_gone_are_not_entered(monkeypatch, tmp_path):
+    for name in ("lost+found", "gone", UUID):
+        (tmp_path / name / "file").mkdir(parents=True)
+    closed = {"lost+found": PermissionError, "gone": FileNotFoundError}
+    scandir = gather.os.scandir
+
+    def scan(folder):
+        if error := closed.get(folder.name):
+            raise error(str(folder))
+        return scandir(folder)
+
+    monkeypatch.setattr(gather.os, "scandir", scan)
+    assert gather.files(tmp_path) == (UUID, f"{UUID}/file", "gone", "lost+found")
+    closed[tmp_path.name] = PermissionError
+    with pytest.raises(PermissionError):
+        gather.files(tmp_path)
+    assert gather.files(tmp_path / "none") == ()
+
+
 class _Lxd(BaseHTTPRequestHandler):
     def do_GET(self):  # the base class's name
         good = {"type": "sync", "metadata": {"path": self.path}}
-        answer = {"type": "error", "error": "no"} if self.path == "/bad" else good
+        errors = {"/bad": {"error": "no"}, "/none": {"error": "not found", "error_code": 404}}
+        answer = {"type": "error", **errors[self.path]} if self.path in errors else good
         self.send_response(200)
         self.end_headers()
         self.wfile.write(json.dumps(answer).encode())
@@ -545,3 +628,5 @@ def test_lxd_is_asked_over_its_socket(lxd_socket):
     assert gather.lxd(lxd_socket)("/1.0?project=x") == {"path": "/1.0?project=x"}
     with pytest.raises(gather.LxdAnswered, match="GET /bad: no"):
         gather.lxd(lxd_socket)("/bad")
+    with pytest.raises(gather.LxdHasNone, match="not found"):
+        gather.lxd(lxd_socket)("/none")
