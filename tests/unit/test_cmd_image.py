@@ -197,7 +197,7 @@ def test_wrong_usage(arguments, capsys):
 
 def test_it_is_installed():
     scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
-    assert scripts == {"nova-lxd-image": "nova_lxd.cmd.image:main"}
+    assert scripts["nova-lxd-image"] == "nova_lxd.cmd.image:main"
     assert callable(image.main)
 
 
