@@ -84,6 +84,7 @@ def server(number: int) -> objects.Instance:
         trusted_certs=None,
         config_drive="",
         system_metadata={},
+        device_metadata=None,
         vm_state=vm_states.ACTIVE,
         task_state=None,
         info_cache=objects.InstanceInfoCache(network_info=network_model.NetworkInfo([])),
@@ -102,9 +103,11 @@ def image_meta() -> objects.ImageMeta:
     )
 
 
-def spawn(driver: LXDDriver, instance: objects.Instance) -> None:
-    """Build a server."""
-    driver.spawn(nova_context.get_admin_context(), instance, image_meta(), [], "", {})
+def spawn(driver: LXDDriver, instance: objects.Instance, *vifs: network_model.VIF) -> None:
+    """Build a server with these ports."""
+    context = nova_context.get_admin_context()
+    ports = network_model.NetworkInfo(vifs)
+    driver.spawn(context, instance, image_meta(), [], "", {}, ports)
 
 
 def raw_create(
@@ -145,16 +148,16 @@ def finish(client: Any, answer: Any) -> dict[str, Any]:
     return dict(result)
 
 
-def write(rows: list[Row], path: Path) -> None:
-    """Write the rows, and on what machine they were measured."""
+def write(rows: list[Row], path: Path, **facts: object) -> None:
+    """Write the rows, and on what machine and with what else they were measured."""
     path.parent.mkdir(exist_ok=True)
     machine = {"cpus": os.cpu_count(), "loadavg": os.getloadavg(), "kernel": os.uname().release}
-    document = {"rows": [row.as_dict() for row in rows], "machine": machine}
+    document = {"rows": [row.as_dict() for row in rows], "machine": machine | facts}
     path.write_text(json.dumps(document, indent=1) + "\n")
 
 
 def _driver(lxd: LxdDaemon, folder: Path) -> LXDDriver:
-    # What the benchmark leaves out, since no contestant has NICs: the privileged helpers.
+    # The privileged helpers: a benchmark of ports has started its own (wires.py), others need none.
     CONF([], project="nova", default_config_files=[])
     CONF.set_override("endpoint", str(lxd.socket), "lxd")
     CONF.set_override("instances_path", str(folder / "instances"))
