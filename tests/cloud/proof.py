@@ -96,6 +96,7 @@ class Proof:
                 mac=port["mac_address"],
                 mtu=self._mtu(port["network_id"]),
                 hybrid=port["binding:vif_details"]["ovs_hybrid_plug"],
+                bridge=_trunk(port),
             )
             for port in ports
         ]
@@ -145,6 +146,12 @@ class Proof:
     def _node(self) -> str:
         (hypervisor,) = self.api.get("nova", "/os-hypervisors")["hypervisors"]
         return str(hypervisor["hypervisor_hostname"])
+
+
+def _trunk(port: Json) -> str:
+    """Return the bridge of the trunk whose parent the port is."""
+    bridge = str(port["binding:vif_details"].get("bridge_name", ""))
+    return bridge if bridge.startswith("tbr-") else ""
 
 
 def _host_ids() -> IdRange:

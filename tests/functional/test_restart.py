@@ -21,27 +21,6 @@ class RestartTest(ServerTestCase):
         self.assert_clean()
         self.act(running, {"os-stop": None}, "SHUTOFF")
 
-    def test_a_host_reboots(self):
-        self.flags(resume_guests_state_on_host_boot=True)
-        server, stopped = self.boot(), self.boot()
-        self.act(stopped, {"os-stop": None}, "SHUTOFF")
-        self.host_goes_down(server)
-        self.restart_compute()
-        self.wait_status(server, "ACTIVE")
-        wait_for(lambda: self.lxd_instance(server)["status"] == "Running", "the guest to run")
-        assert self.lxd_instance(stopped)["status"] == "Stopped"
-        self.assert_clean()
-
-    def test_without_resume_servers_are_off_and_can_be_started(self):
-        server = self.boot()
-        self.host_goes_down(server)
-        self.restart_compute()
-        assert self.lxd_instance(server)["status"] == "Stopped"
-        self.compute.manager._sync_power_states(get_admin_context())
-        self.wait_status(server, "SHUTOFF")
-        self.act(server, {"os-start": None}, "ACTIVE")
-        self.assert_clean()
-
     def test_a_server_deleted_meanwhile_is_removed_with_its_ports(self):
         server, other = self.boot(), self.boot()
         first = self.boot_time(other)
@@ -64,6 +43,29 @@ class RestartTest(ServerTestCase):
         self.act(server, {"reboot": {"type": "HARD"}}, "ACTIVE")
         self.assert_clean()
 
+
+class HostRebootTest(ServerTestCase):
+    def test_a_host_reboots(self):
+        self.flags(resume_guests_state_on_host_boot=True)
+        server, stopped = self.boot(), self.boot()
+        self.act(stopped, {"os-stop": None}, "SHUTOFF")
+        self.host_goes_down(server)
+        self.restart_compute()
+        self.wait_status(server, "ACTIVE")
+        wait_for(lambda: self.lxd_instance(server)["status"] == "Running", "the guest to run")
+        assert self.lxd_instance(stopped)["status"] == "Stopped"
+        self.assert_clean()
+
+    def test_without_resume_servers_are_off_and_can_be_started(self):
+        server = self.boot()
+        self.host_goes_down(server)
+        self.restart_compute()
+        assert self.lxd_instance(server)["status"] == "Stopped"
+        self.compute.manager._sync_power_states(get_admin_context())
+        self.wait_status(server, "SHUTOFF")
+        self.act(server, {"os-start": None}, "ACTIVE")
+        self.assert_clean()
+
     def host_goes_down(self, server: dict) -> None:
         """Take away what a reboot of the host takes away: processes and network devices."""
         # nova-compute goes first: it would take the stop for the tenant's.
@@ -72,3 +74,7 @@ class RestartTest(ServerTestCase):
         self._machine.lxd.lxc("stop", "--force", "--project", project, name)
         for link in self._machine.our_links():
             kernel.delete_link(link.name)
+
+
+class NativeHostRebootTest(HostRebootTest):
+    hybrid = False
