@@ -67,6 +67,23 @@ def test_port_security_off(tenant, router, spoofer):
     wait_until(lambda: not answers(router, EXTRA), SECONDS, "the address to be shut out")
 
 
+@contextlib.contextmanager
+def plugged(tenant, server, port, **more):
+    """Attach a port for a while; it is DOWN, and the card gone, afterwards."""
+    path = f"/servers/{server}/os-interface"
+    tenant.api.post("nova", path, {"interfaceAttachment": {"port_id": port["id"], **more}})
+    wait_until(lambda: status(tenant, port) == "ACTIVE", SECONDS, "the port to be ACTIVE")
+    try:
+        yield
+    finally:
+        tenant.api.request("DELETE", "nova", f"{path}/{port['id']}")
+        wait_until(lambda: status(tenant, port) == "DOWN", SECONDS, "the port to be DOWN")
+
+
+def status(tenant, port):
+    return tenant.api.get("neutron", f"/ports/{port['id']}")["port"]["status"]
+
+
 def test_hot_plug(world, web, tenant):
     """A port comes with the address that was asked for, and goes."""
     address = "10.31.0.77"
@@ -76,26 +93,39 @@ def test_hot_plug(world, web, tenant):
         "security_groups": [world.open_group["id"]],
     }
     port = tenant.make("neutron", "/ports", "port", wanted)
-    path = f"/servers/{web.server}/os-interface"
-    body = {"interfaceAttachment": {"port_id": port["id"], "tag": "storage"}}
-    tenant.api.post("nova", path, body)
-    wait_until(lambda: status(tenant, port) == "ACTIVE", SECONDS, "the port to be ACTIVE")
-    assert web.run("cat /sys/class/net/eth1/address") == port["mac_address"]
-    web.run("ip link set eth1 up; udhcpc -n -q -t 30 -O mtu -i eth1")
-    assert f" {address}/24 " in web.run("ip -4 -o address show eth1")
-    assert web.run("cat /sys/class/net/eth1/mtu") == str(world.back["mtu"])
-    web.run("ping -c 1 -W 10 -I eth1 10.31.0.1")
-    assert "storage" in web.run(
-        "wget -q -O - http://169.254.169.254/openstack/latest/meta_data.json"
-    )
-
-    tenant.api.request("DELETE", "nova", f"{path}/{port['id']}")
-    wait_until(lambda: status(tenant, port) == "DOWN", SECONDS, "the port to be DOWN")
-    wait_until(lambda: "eth1" not in web.run("ls /sys/class/net"), SECONDS, "the card to go")
+    with plugged(tenant, web.server, port, tag="storage"):
+        assert web.run("cat /sys/class/net/eth1/address") == port["mac_address"]
+        web.run("ip link set eth1 up; udhcpc -n -q -t 30 -O mtu -i eth1")
+        assert f" {address}/24 " in web.run("ip -4 -o address show eth1")
+        assert web.run("cat /sys/class/net/eth1/mtu") == str(world.back["mtu"])
+        web.run("ping -c 1 -W 10 -I eth1 10.31.0.1")
+        url = "http://169.254.169.254/openstack/latest/meta_data.json"
+        assert "storage" in web.run(f"wget -q -O - {url}")
+    assert "eth1" not in web.run("ls /sys/class/net")
 
 
-def status(tenant, port):
-    return tenant.api.get("neutron", f"/ports/{port['id']}")["port"]["status"]
+def test_ipv6_by_router_advertisements(world, web, tenant, router):
+    network = tenant.make("neutron", "/networks", "network", {"name": "ring-six"})
+    subnet = {
+        "network_id": network["id"],
+        "ip_version": 6,
+        "cidr": "fd00:30::/64",
+        "ipv6_ra_mode": "slaac",
+        "ipv6_address_mode": "slaac",
+    }
+    made = tenant.make("neutron", "/subnets", "subnet", subnet)
+    tenant.attach_router(router.removeprefix("qrouter-"), made["id"])
+    port = tenant.make("neutron", "/ports", "port", {"network_id": network["id"]})
+    (fixed,) = port["fixed_ips"]
+    with plugged(tenant, web.server, port):
+        web.run("ip link set eth1 up")
+        address = f" {fixed['ip_address']}/64 "
+        wait_until(
+            lambda: address in web.run("ip -6 -o address show dev eth1 scope global"),
+            SECONDS,
+            "the address that Neutron reckoned",
+        )
+        web.run(f"ping -6 -c 1 -W 10 {made['gateway_ip']}")
 
 
 def test_trunk_parent(world, tenant):
