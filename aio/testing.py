@@ -12,12 +12,12 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
 
-from aio import machine
+from aio import choices, machine
 from aio.errors import AioError
 from aio.report import Reporter
 from aio.settings import REPOSITORY, Settings
@@ -30,7 +30,9 @@ _CLEANING = 120  # seconds an interrupted pytest gets to tear its fixtures down
 class Ring:
     """Tests that need the same things; ``seconds`` is how long all of them may take.
 
-    ``lanes`` is in how many processes at a time they run, each with daemons of its own.
+    ``lanes`` is in how many processes at a time they run, each with daemons of its own; ``only``
+    are the files of the folder that belong to it, if not all, and ``up`` the options of ``aio up``
+    for the cloud in which they run.
     """
 
     name: str
@@ -38,12 +40,33 @@ class Ring:
     needs_root: bool
     seconds: int
     lanes: int = 1
+    only: tuple[str, ...] = ()
+    up: str = ""
+
+    @property
+    def paths(self) -> list[str]:
+        """What pytest is to run."""
+        return [f"{self.folder}/{name}" for name in self.only] or [self.folder]
 
 
 RINGS = (
     Ring("unit", "tests/unit", needs_root=False, seconds=900),
     Ring("functional", "tests/functional", needs_root=True, seconds=3000, lanes=2),
     Ring("cloud", "tests/cloud", needs_root=True, seconds=1500),
+    Ring(
+        "cloud-nova",
+        "tests/cloud",
+        needs_root=True,
+        seconds=1200,
+        only=(
+            "test_boot.py",
+            "test_lifecycle.py",
+            "test_network.py",
+            "test_privileges.py",
+            "test_sudo.py",
+        ),
+        up="--user nova --firewall openvswitch",
+    ),
 )
 CHECKS = ("lint", "mypy")
 
@@ -95,6 +118,18 @@ def require_root(rings: Sequence[Ring], uid: int) -> None:
         )
 
 
+def require_choices(rings: Sequence[Ring], settings: Settings) -> None:
+    """Refuse a ring whose cloud is another one than that which is up."""
+    for ring in rings:
+        wanted = choices.merge(settings.choices, choices.parse(shlex.split(ring.up)))
+        if settings.data.exists() and wanted != settings.choices:
+            others = " ".join(other.name for other in rings if not other.up)
+            raise AioError(
+                f"the ring {ring.name} is for a cloud with {ring.up}; {settings.choices} is up",
+                hint=f"python3 aio down; or only: python3 aio test {others}".rstrip(": "),
+            )
+
+
 def commands(environment: str) -> list[list[str]]:
     """Return what tox runs in ``environment``, so that it is said in one place."""
     tox = configparser.ConfigParser(interpolation=None)
@@ -133,7 +168,7 @@ def run_ring(settings: Settings, ring: Ring, arguments: Sequence[str]) -> Count:
     """
     print(f"\n== {ring.name}", flush=True)
     (settings.state / "test").mkdir(parents=True, exist_ok=True)
-    lanes = [[ring.folder, *arguments]] if arguments else split(ring)
+    lanes = [[*ring.paths, *arguments]] if arguments else split(ring)
     names = [ring.name, *(f"{ring.name}-{number}" for number in range(2, len(lanes) + 1))]
     files = [settings.state / "test" / f"{name}.xml" for name in names]
     for junit in files:
@@ -142,7 +177,9 @@ def run_ring(settings: Settings, ring: Ring, arguments: Sequence[str]) -> Count:
     commands = [
         [*pytest, f"--junitxml={junit}", *lane] for junit, lane in zip(files, lanes, strict=True)
     ]
-    statuses = _run(commands, settings, ring.seconds)
+    statuses = _run(
+        commands, settings, ring.seconds, {"NOVA_LXD_AIO_UP": ring.up} if ring.up else {}
+    )
     results = zip(names, statuses, map(count, files), strict=True)
     return sum((_judged(*result, chosen=bool(arguments)) for result in results), Count())
 
@@ -150,7 +187,7 @@ def run_ring(settings: Settings, ring: Ring, arguments: Sequence[str]) -> Count:
 def split(ring: Ring) -> list[list[str]]:
     """Deal a ring's files out to its lanes, like cards."""
     if ring.lanes == 1:
-        return [[ring.folder]]
+        return [ring.paths]
     files = sorted(map(str, (REPOSITORY / ring.folder).rglob("test_*.py")))
     return [files[number :: ring.lanes] for number in range(ring.lanes)]
 
@@ -162,12 +199,18 @@ def _judged(name: str, status: int, counted: Count, *, chosen: bool) -> Count:
     return counted + Count(failed=1)
 
 
-def _run(commands: Sequence[Sequence[str]], settings: Settings, seconds: float) -> list[int]:
+def _run(
+    commands: Sequence[Sequence[str]],
+    settings: Settings,
+    seconds: float,
+    more: Mapping[str, str] | None = None,
+) -> list[int]:
     """Run commands in the repository side by side; interrupt them when their time is over.
 
     What all but the first say is shown when they have ended.
     """
-    env = {**os.environ, "PATH": settings.path, "NOVA_LXD_AIO_STATE": str(settings.state)}
+    own = {"PATH": settings.path, "NOVA_LXD_AIO_STATE": str(settings.state)}
+    env = {**os.environ, **own, **(more or {})}
     with contextlib.ExitStack() as stack:
         said = [stack.enter_context(tempfile.TemporaryFile()) for _ in commands[1:]]
         children = [
@@ -258,6 +301,7 @@ def main(settings: Settings, argv: Sequence[str]) -> int:
     """Run the tests; the exit status is 0 when all that ran passed, and some did."""
     rings, arguments, with_checks = parse(argv)
     require_root(rings, os.geteuid())
+    require_choices(rings, settings)
     prepare(settings, as_root=os.geteuid() == 0)
     failed_checks = check(settings) if with_checks else []
     total = sum((run_ring(settings, ring, arguments) for ring in rings), start=Count())

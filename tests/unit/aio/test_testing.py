@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from aio import testing
+from aio import choices, testing
 from aio.errors import AioError
 from aio.process import wait_until
 from aio.settings import Settings
@@ -51,7 +52,12 @@ def test_rings_run_in_order_whatever_the_order_asked() -> None:
 def test_without_a_ring_all_run_and_the_checks_too() -> None:
     rings, arguments, checks = testing.parse([])
 
-    assert [ring.name for ring in rings] == ["unit", "functional", "cloud"]
+    assert [ring.name for ring in rings] == [
+        "unit",
+        "functional",
+        "cloud",
+        "cloud-nova",
+    ]
     assert (arguments, checks) == ([], True)
 
 
@@ -66,8 +72,43 @@ def test_root_is_wanted_only_where_it_is_needed() -> None:
 
     testing.require_root([rings["unit"]], uid=1000)
     testing.require_root(testing.RINGS, uid=0)
-    with pytest.raises(AioError, match=r"functional and cloud .* need root"):
+    with pytest.raises(AioError, match=r"functional and cloud and cloud-nova .* need root"):
         testing.require_root(testing.RINGS, uid=1000)
+
+
+def other(settings: Settings, *argv: str) -> None:
+    """Bring the cloud up with other choices, as far as that is told from its folder."""
+    choices.choose(settings.choices_file, choices.parse(argv), fixed=False)
+    settings.data.mkdir()
+
+
+def test_a_cloud_that_is_up_is_not_changed_for_a_ring(settings: Settings) -> None:
+    testing.require_choices(testing.RINGS, settings)
+    other(settings)
+    testing.require_choices(testing.RINGS[:-1], settings)
+    with pytest.raises(AioError, match="--firewall iptables_hybrid --user root is up") as caught:
+        testing.require_choices(testing.RINGS, settings)
+    assert caught.value.hint.endswith("aio test unit functional cloud")
+
+
+def test_a_cloud_that_is_as_a_ring_wants_it_serves(settings: Settings) -> None:
+    other(settings, *testing.RINGS[-1].up.split())
+    testing.require_choices(testing.RINGS, settings)
+
+
+def test_every_file_that_a_ring_names_is_there() -> None:
+    for ring in testing.RINGS:
+        assert all((testing.REPOSITORY / path).exists() for path in ring.paths)
+
+
+def test_pytest_is_told_with_what_the_cloud_is_to_come_up(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("NOVA_LXD_AIO_UP", raising=False)
+    body = "import os\ndef test_it(): assert os.environ.get('NOVA_LXD_AIO_UP') == {!r}\n"
+    for up, seen in (("--user nova", "--user nova"), ("", None)):
+        sample = replace(ring(tmp_path, body.format(seen)), up=up, only=("test_ring.py",))
+        assert testing.run_ring(settings, sample, []) == testing.Count(passed=1)
 
 
 def test_count_takes_each_test_once(tmp_path: Path) -> None:
