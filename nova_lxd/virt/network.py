@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import nova.conf
@@ -119,7 +120,7 @@ def unplug(instance: Any, network_info: Any) -> None:
             vif = copies.vif_of(nova_vif)
             vif_translator.check(vif)
             os_vif.unplug(_osvif_vif(nova_vif), info)
-            _remove_tap(vif)
+            _remove_taps(vif)
         except exception.VifRefused as error:
             LOG.debug("Was never plugged: %s", error, instance=instance)
         except _PLUG_ERRORS as error:
@@ -141,21 +142,35 @@ def remove_stale_taps(vifs: list[Vif]) -> None:
     """
     for vif in vifs:
         try:
-            if vif.hybrid_plug or not _has_link(vif_translator.guest_end(vif)):
-                _remove_tap(vif)
+            if vif.hybrid_plug or not _is_whole(vif):
+                _remove_taps(vif)
         except _PLUG_ERRORS as error:
             raise exception.VifPlugFailed(f"{vif.devname} cannot be removed: {error}") from error
 
 
-def _remove_tap(vif: Vif) -> None:
-    if not _has_link(vif.devname):
-        return
+def _is_whole(vif: Vif) -> bool:
+    """Whether both ends of a native port are here, and belong together.
+
+    A guest's root can give the name of its NIC to a device of its own, and LXD gives that back.
+    """
+    ends = [vif.devname, vif_translator.guest_end(vif)]
     try:
-        privsep.delete_link(vif.devname)
-    except processutils.ProcessExecutionError:
-        # LXD may have taken it away meanwhile.
-        if _has_link(vif.devname):
-            raise
+        indices = [socket.if_nametoindex(end) for end in ends]
+        peers = [int(Path("/sys/class/net", end, "iflink").read_text()) for end in ends]
+    except OSError:
+        return False
+    return indices == peers[::-1]
+
+
+def _remove_taps(vif: Vif) -> None:
+    ends = [vif.devname] if vif.hybrid_plug else [vif.devname, vif_translator.guest_end(vif)]
+    for end in filter(_has_link, ends):
+        try:
+            privsep.delete_link(end)
+        except processutils.ProcessExecutionError:
+            # LXD may have taken it away meanwhile.
+            if _has_link(end):
+                raise
 
 
 def _has_link(device: str) -> bool:

@@ -289,6 +289,20 @@ class NativeLimitsTest(ServerTestCase):
 class NativePortsTest(PortsTest):
     hybrid = False
 
+    def test_a_guest_that_changes_the_names_of_its_cards(self):
+        """Whatever it gives back in place of its NIC is not put into Open vSwitch, nor left."""
+        server = self.boot()
+        swap = "ip link set eth0 down && ip link set eth0 name away && ip link add eth0 type ifb"
+        self.guest(server, "sh", "-c", swap)
+        self.act(server, {"os-stop": None}, "SHUTOFF")
+        self.act(server, {"os-start": None}, "ACTIVE")
+        (port,) = self.ports(server)
+        assert self.names(server)[port["mac_address"]] == "eth0"
+        self.assert_clean()
+
+        # It is deleted like this.
+        self.guest(server, "sh", "-c", swap)
+
     def test_a_hard_reboot_mends_a_lost_pair(self):
         server = self.boot()
         for link in self._machine.our_links():
