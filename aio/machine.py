@@ -47,6 +47,8 @@ PACKAGES = (
     "squashfs-tools",
     "zstd",
 )
+#: What the functional tests need besides.
+TEST_PACKAGES = ("ovn-central", "ovn-host")
 CONSTRAINTS = Path(__file__).with_name("constraints.txt")
 REQUIREMENTS = Path(__file__).with_name("requirements.txt")
 GIB = 1024**3

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import configparser
 import contextlib
+import functools
 import os
 import shlex
 import shutil
@@ -269,7 +270,8 @@ def prepare(settings: Settings, *, as_root: bool) -> None:
         ("Install the test tools with pip", lambda reporter: _install_tools(settings, reporter)),
     ]
     if as_root:
-        steps.insert(0, ("Install Debian packages", machine.install_packages))
+        install = functools.partial(machine.install_packages, more=machine.TEST_PACKAGES)
+        steps.insert(0, ("Install Debian packages", install))
     for number, (title, step) in enumerate(steps, 1):
         with reporter.stage(number, len(steps), title):
             step(reporter)

@@ -5,6 +5,7 @@ After every test it proves that the host holds exactly what Nova's servers need.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import re
@@ -32,7 +33,7 @@ from nova_lxd.invariants import gather
 from nova_lxd.virt.model import IdRange
 from tests.functional.glance import GlanceFixture
 from tests.functional.machine import BRIDGE, POOL
-from tests.functional.neutron import Agent, NeutronFixture
+from tests.functional.neutron import Agent, NeutronFixture, plugged
 
 CONF = nova.conf.CONF
 HOST = "compute1"
@@ -240,6 +241,18 @@ class ServerTestCase(test.TestCase, integrated_helpers.PlacementInstanceHelperMi
         stat = Path(f"/proc/{state['pid']}/stat").read_text()
         return int(stat.rpartition(")")[2].split()[19])
 
+    def boots_from_inside(self, server: dict) -> None:
+        """Let the guest reboot itself, and wait until it has."""
+        before = self.boot_time(server)
+        self.guest(server, "sh", "-c", "reboot")
+
+        def rebooted() -> bool:
+            with contextlib.suppress(OSError):
+                return self.boot_time(server) != before
+            return False
+
+        wait_for(rebooted, "the guest to reboot")
+
     def assert_nothing_on_host(self) -> None:
         """Check that no trace of any server is left."""
         assert self.lxd_names("instances") == []
@@ -403,9 +416,7 @@ class ServerTestCase(test.TestCase, integrated_helpers.PlacementInstanceHelperMi
         self._servers: list[str] = []
         self._busybox = ""
         self.policy = self.useFixture(nova_fixtures.RealPolicyFixture())
-        self.neutron = self.useFixture(NeutronFixture(self))
-        self.neutron.vif_details["ovs_hybrid_plug"] = self.hybrid
-        self.neutron.vif_details["datapath_type"] = self._machine.ovs.datapath
+        self.neutron = self.useFixture(self._make_neutron())
         self.flags(vif_plugging_timeout=DEADLINE, vif_plugging_is_fatal=True)
         self.glance = self.useFixture(self.glance_fixture(self))
         self.useFixture(nova_fixtures.CinderFixture(self))
@@ -418,11 +429,20 @@ class ServerTestCase(test.TestCase, integrated_helpers.PlacementInstanceHelperMi
         self.start_service("conductor")
         self.start_service("scheduler")
 
+    def _make_neutron(self) -> NeutronFixture:
+        neutron = NeutronFixture(self)
+        neutron.vif_details["ovs_hybrid_plug"] = self.hybrid
+        neutron.vif_details["datapath_type"] = self._machine.ovs.datapath
+        return neutron
+
     def _start_agent(self) -> None:
         send = self.admin_api.create_server_external_events
-        self.agent = Agent(self._machine.ovs.db, self.neutron, send)
+        self.agent = Agent(self._wired_ports, self.neutron, send)
         self.agent.start()
         self.addCleanup(self.agent.stop)
+
+    def _wired_ports(self) -> set[str]:
+        return plugged(self._machine.ovs.db)
 
 
 def _host_ids() -> IdRange:

@@ -14,6 +14,7 @@ from aio import kernel
 from aio.lxd import LxdDaemon
 from aio.ovs import OvsDaemon
 from nova_lxd.invariants import Link, gather
+from tests.functional.ovn import OvnDaemons
 
 POOL = "default"
 BRIDGE = "br-nlt"
@@ -36,6 +37,7 @@ class Machine:
         self.folder = folder
         self.lxd = LxdDaemon(folder / "lxd")
         self.ovs = OvsDaemon(folder / "ovs", manager_port=_free_port(), datapath="dummy")
+        self.ovn = OvnDaemons(folder / "ovn", self.ovs, BRIDGE)
 
     @contextlib.contextmanager
     def running(self):
@@ -89,6 +91,7 @@ class Machine:
 
     def _purge(self) -> None:
         self.lxd.purge()
+        self.ovn.purge()
         self.ovs.purge()
         for link in self.our_links():
             kernel.delete_link(link.name)

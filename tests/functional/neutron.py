@@ -68,11 +68,14 @@ class NeutronFixture(nova_fixtures.NeutronFixture):
 
 
 class Agent(threading.Thread):
-    """Reports every port that appears on the integration bridge, as an L2 agent does."""
+    """Reports every port that is wired, as an L2 agent does."""
 
-    def __init__(self, database: str, neutron: NeutronFixture, send: Callable) -> None:
+    def __init__(
+        self, wired: Callable[[], set[str]], neutron: NeutronFixture, send: Callable
+    ) -> None:
         """Do nothing yet; ``start`` begins to watch.
 
+        :param wired: returns the ids of the ports that are wired now
         :param send: takes a list of external events, for Nova's API
         """
         super().__init__(name="l2-agent", daemon=True)
@@ -82,7 +85,7 @@ class Agent(threading.Thread):
         """What it says of the ports it sees; ``failed`` is the other word."""
         self.before_report: Callable | None = None
         """Called with the port's id before it is reported."""
-        self._database = database
+        self._wired = wired
         self._neutron = neutron
         self._send = send
         self._known: set[str] = set()
@@ -103,8 +106,7 @@ class Agent(threading.Thread):
         self.join(60)
 
     def _look(self) -> None:
-        ports = gather.ovs_ports(self._database)
-        present = {port.external_ids["iface-id"] for port in ports if _is_plugged(port)}
+        present = self._wired()
         for gone in self._known - present:
             self._neutron.set_status(gone, "DOWN")
         if self.deaf:
@@ -119,6 +121,12 @@ class Agent(threading.Thread):
         if server := self._neutron.set_status(port_id, "ACTIVE"):
             event = {"name": "network-vif-plugged", "server_uuid": server, "tag": port_id}
             self._send([event | {"status": self.verdict}])
+
+
+def plugged(database: str) -> set[str]:
+    """Return the ids of the ports that os-vif has put on a bridge."""
+    ports = gather.ovs_ports(database)
+    return {port.external_ids["iface-id"] for port in ports if _is_plugged(port)}
 
 
 def _is_plugged(port) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import subprocess
 import time
@@ -64,17 +63,6 @@ class PortsTest(ServerTestCase):
     def reaches(self, server: dict, address: str) -> bool:
         result = self.guest(server, "sh", "-c", f"ping -c 1 -W 2 {address} >&2; echo $?")
         return result.splitlines()[-1] == "0"
-
-    def boots_from_inside(self, server: dict) -> None:
-        before = self.boot_time(server)
-        self.guest(server, "sh", "-c", "reboot")
-
-        def rebooted() -> bool:
-            with contextlib.suppress(OSError):
-                return self.boot_time(server) != before
-            return False
-
-        wait_for(rebooted, "the guest to reboot")
 
     def test_servers_reach_each_other_through_all_that_befalls_them(self):
         one, two = self.boot(), self.boot()

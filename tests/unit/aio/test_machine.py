@@ -85,6 +85,10 @@ def test_only_root_may_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
         machine.require_root()
 
 
+def test_a_missing_package_is_found() -> None:
+    assert machine.missing_packages(["dpkg", "no-such-package"]) == ["no-such-package"]
+
+
 def test_a_failing_command_is_named_with_its_last_words() -> None:
     lines = machine.stream(["sh", "-c", "echo one; echo two >&2; exit 3"], {}, "look")
     seen: list[str] = []

@@ -111,6 +111,21 @@ def test_pytest_is_told_with_what_the_cloud_is_to_come_up(
         assert testing.run_ring(settings, sample, []) == testing.Count(passed=1)
 
 
+def test_root_gets_the_packages_of_the_functional_tests(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    install = "aio.machine.install_packages"
+    monkeypatch.setattr(install, lambda reporter, more: asked.extend(more))
+    monkeypatch.setattr("aio.machine.environment_is_complete", lambda settings: True)
+    monkeypatch.setattr(testing, "_install_tools", lambda settings, reporter: None)
+
+    testing.prepare(settings, as_root=False)
+    assert asked == []
+    testing.prepare(settings, as_root=True)
+    assert asked == ["ovn-central", "ovn-host"]
+
+
 def test_count_takes_each_test_once(tmp_path: Path) -> None:
     junit = tmp_path / "junit.xml"
     junit.write_text(JUNIT)
