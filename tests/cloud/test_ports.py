@@ -131,11 +131,12 @@ def test_ipv6_by_router_advertisements(world, web, tenant, router):
 def test_trunk_parent(world, tenant):
     """The kernel here has no VLAN devices, so the subports' packets cannot be looked at."""
     group = [world.open_group["id"]]
+    tagged = tenant.network("ring-tagged", "10.32.0.0/24", mtu=world.front["mtu"])
     ports = [
         tenant.make(
             "neutron", "/ports", "port", {"network_id": network["id"], "security_groups": group}
         )
-        for network in (world.front, world.back)
+        for network in (world.front, tagged)
     ]
     parent, child = (port["id"] for port in ports)
     sub = {"port_id": child, "segmentation_type": "vlan", "segmentation_id": 100}
