@@ -18,6 +18,7 @@ monkey_patch.patch(backend="threading")
 import json
 import logging
 import sys
+import textwrap
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
@@ -128,12 +129,11 @@ def _orphans() -> int:
 def _as_table(report: Report) -> str:
     if not report.orphans:
         return "Nothing of the driver's on this host is without a server."
-    lines = prettytable.HRuleStyle.ALL
-    table = prettytable.PrettyTable(["What", "Why", "Remove it with"], hrules=lines)
+    table = prettytable.PrettyTable(["What no server needs"], hrules=prettytable.HRuleStyle.ALL)
     table.align = "l"
-    table.max_width["Why"] = _WIDTH
     for orphan in report.orphans:
-        table.add_row([orphan.what, orphan.why, orphan.command])
+        why = textwrap.fill(f"Why: {orphan.why}", _WIDTH, subsequent_indent="  ")
+        table.add_row([f"What: {orphan.what}\n{why}\nCommand: {orphan.command}"])
     return str(table)
 
 

@@ -193,6 +193,10 @@ class Link:
     """``veth``, ``bridge`` ..."""
     ipv6: bool = False
     """Whether the kernel speaks IPv6 on it."""
+    in_container: bool = False
+    """Whether its other end is in another network namespace."""
+    promiscuous: bool = False
+    """Whether a switch or somebody else gets all that it carries."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -118,6 +118,8 @@ def links() -> tuple[Link, ...]:
             master=answer.get("master", ""),
             kind=answer.get("linkinfo", {}).get("info_kind", ""),
             ipv6=_speaks_ipv6(answer["ifname"]),
+            in_container="link_netnsid" in answer,
+            promiscuous=answer.get("promiscuity", 0) > 0,
         )
         for answer in answers
         if answer

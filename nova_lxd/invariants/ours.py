@@ -13,7 +13,7 @@ from dataclasses import replace
 
 from nova_lxd.invariants.facts import Expected, Facts, Link, LxdInstance, LxdObject, OvsPort
 from nova_lxd.invariants.host import server_folder
-from nova_lxd.invariants.network import PREFIXES, suffix_of
+from nova_lxd.invariants.network import PREFIXES, suffix_of, wire_owners
 from nova_lxd.virt.instance import IMAGE_SNAPSHOT, RESIZE_SNAPSHOT
 from nova_lxd.virt.model import IMAGE_ID_KEY
 
@@ -70,6 +70,15 @@ def _is_wire(link: Link) -> bool:
     return bool(suffix_of(link.name)) and link.kind == kind
 
 
+def _is_in_use(link: Link) -> bool:
+    """Whether a container of another LXD has its other end, or another Open vSwitch has it.
+
+    Our Open vSwitch names the server of each of its ports; two of them can be on one machine.
+    """
+    switched = not link.name.startswith(("qbr", "qvb")) and link.master != f"qbr{link.name[3:]}"
+    return link.in_container or (switched and link.promiscuous)
+
+
 def _is_ovs_port_of_ours(expected: Expected, port: OvsPort) -> bool:
     trunk = port.bridge.startswith(_TRUNK)
     named = bool(suffix_of(port.name)) or port.name == port.bridge
@@ -107,9 +116,11 @@ def _suffixes(expected: Expected, facts: Facts) -> Iterator[str]:
         # What a server's container is configured to use must not go under it.
         if not _is_novas(instance) or expected.server(instance.name):
             yield from filter(None, map(suffix_of, instance.devices))
+    owners = wire_owners(facts)
     for link in facts.links:
-        if suffix_of(link.name) and not _is_wire(link):
-            yield suffix_of(link.name)
+        suffix = suffix_of(link.name)
+        if suffix and (not _is_wire(link) or (suffix not in owners and _is_in_use(link))):
+            yield suffix
     for port in facts.ovs_ports:
         of_a_server = "vm-uuid" in port.external_ids
         elsewhere = not _is_ovs_port_of_ours(expected, port)

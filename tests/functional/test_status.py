@@ -152,7 +152,10 @@ class OrphansTest(StatusTestCase):
         run("ip", "link", "add", f"tap{short}", "type", "veth", "peer", "name", f"gone{short[:8]}")
         run("ip", "link", "set", f"qvb{short}", "master", f"qbr{short}")
         self._add_port(BRIDGE, f"qvo{short}", port, self._ghost)
-        return [f"OVS port qvo{short}", *(f"link {end}{short}" for end in ("qbr", "qvb", "tap"))]
+        alone = f"qbr{self.port_id('c')[:11]}"
+        run("ip", "link", "add", alone, "type", "bridge")
+        links = [*(f"{end}{short}" for end in ("qbr", "qvb", "tap")), alone]
+        return [f"OVS port qvo{short}", *(f"link {name}" for name in links)]
 
     def _left_native(self) -> list[str]:
         port = self.port_id("a")
@@ -248,6 +251,10 @@ class OrphansTest(StatusTestCase):
         self.vsctl("del-port", f"tap{self._dhcp}")
         run("ip", "link", "delete", f"tap{self._dhcp}")
         (Path(CONF.instances_path) / "_base" / "libvirt.part").unlink()
+
+
+class NativeOrphansTest(OrphansTest):
+    hybrid = False
 
 
 class CheckTest(StatusTestCase):

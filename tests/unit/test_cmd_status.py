@@ -6,12 +6,15 @@ import json
 import os
 import subprocess
 import sys
+import tomllib
+from pathlib import Path
 
 import pytest
 
 from nova_lxd.cmd import status
 from nova_lxd.cmd.orphans import Orphan, Report
 
+ROOT = Path(__file__).resolve().parents[2]
 ONE = Orphan("link qvb22222222-22", "no Neutron port needs it", "ip link delete qvb22222222-22")
 TWO = Orphan("instance x", "Nova knows no server 1", "lxc --project nova delete --force x", "1")
 FOUND = Report((TWO, ONE), ("folder 2: it may go by itself yet",))
@@ -55,9 +58,9 @@ def test_a_table(capsys):
     assert status.report_orphans(FOUND, "table") == 1
     table = capsys.readouterr().out
     for orphan in FOUND.orphans:
-        assert orphan.what in table
-        assert orphan.why in table
-        assert f" {orphan.command} " in table
+        assert f"| What: {orphan.what} " in table
+        assert f"| Why: {orphan.why} " in table
+        assert f"| Command: {orphan.command} " in table
 
 
 def test_json(capsys):
@@ -93,6 +96,11 @@ def test_a_value_that_is_refused(tmp_path):
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()
     assert "project" in line
+
+
+def test_the_script_is_installed():
+    scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
+    assert scripts["nova-lxd-status"] == "nova_lxd.cmd.status:main"
 
 
 def test_wrong_usage(tmp_path):

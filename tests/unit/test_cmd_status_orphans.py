@@ -168,6 +168,23 @@ def test_wires_of_a_server_that_was_deleted_are_orphans():
     ]
 
 
+def test_wires_that_nobody_uses_are_orphans_without_a_server_that_they_name():
+    bridge, veth = "qbr22222222-22", {"kind": "veth", "promiscuous": True}
+    links = (
+        Link(bridge, 1450, kind="bridge", promiscuous=True),
+        Link("tap22222222-22", 1450, master=bridge, **veth),
+        Link("qvb22222222-22", 1450, master=bridge, **veth),
+    )
+    orphans_ = Story([Facts(links=links)]).end().orphans
+    assert [orphan.what for orphan in orphans_] == [f"link {link.name}" for link in links]
+    assert {orphan.why for orphan in orphans_} == {"no Neutron port needs it"}
+
+
+def test_what_a_container_that_lxd_forgot_still_has_goes_with_its_deleted_server():
+    used = replace(WIRE, links=(replace(WIRE.links[0], in_container=True),))
+    assert len(Story([used], fate=at(deleted_at=ago(3600))).end().orphans) == 2
+
+
 def test_a_twin_of_a_server_that_is_not_rescued():
     twin = LxdInstance(f"{NAME}-rescue", "Stopped", {"user.nova.uuid": UUID}, {})
     facts = Facts(instances=(INSTANCE, twin))
@@ -228,6 +245,19 @@ OTHERS = {
     "another integration bridge": Facts(
         links=(Link("qvb22222222-22", 1450, kind="veth"),),
         ovs_ports=(OvsPort("qvo22222222-22", "br-two", {"vm-uuid": UUID}),),
+    ),
+    "a container of another LXD": Facts(
+        links=(
+            Link("qbr22222222-22", 1450, kind="bridge"),
+            Link("tap22222222-22", 1450, "", "qbr22222222-22", "veth", in_container=True),
+        ),
+    ),
+    "another Open vSwitch": Facts(
+        links=(
+            Link("qbr22222222-22", 1450, kind="bridge"),
+            Link("qvo22222222-22", 1450, kind="veth", promiscuous=True),
+            Link("tap44444444-44", 1450, kind="veth", promiscuous=True),
+        ),
     ),
     "links of LXD's own": Facts(links=(Link("veth12ab34cd", 1450, kind="veth"),)),
     "a file system for the folder": Facts(mounts=("/srv/nova",), instances_path="/srv/nova"),

@@ -550,9 +550,13 @@ def test_links_become_facts(monkeypatch):
     answer = [
         {"ifname": "tap1", "mtu": 1450, "master": "qbr1", "linkinfo": {"info_kind": "veth"}},
         {},
+        {"ifname": "tap2", "mtu": 1450, "link_netnsid": 0, "promiscuity": 1},
     ]
     monkeypatch.setattr(gather, "_run", lambda *command: json.dumps(answer))
-    assert gather.links() == (Link("tap1", 1450, master="qbr1", kind="veth"),)
+    assert gather.links() == (
+        Link("tap1", 1450, master="qbr1", kind="veth"),
+        Link("tap2", 1450, in_container=True, promiscuous=True),
+    )
 
 
 def test_taps_are_read_from_the_firewall(monkeypatch):
