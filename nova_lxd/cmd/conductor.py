@@ -18,6 +18,7 @@ from nova.compute import power_state, vm_states
 from nova.conductor import rpcapi
 from nova.db.main import api as database
 from nova.objects import base as objects_base
+from nova.objects import fields
 
 from nova_lxd.cmd.options import ovs_database
 from nova_lxd.invariants import Expected, ExpectedPort, ExpectedServer
@@ -120,6 +121,8 @@ class Nova:
                 f"nova-conductor did not answer within {self._seconds:g} s: see that it runs and "
                 "that [DEFAULT]transport_url is right, or wait longer with --timeout"
             ) from None
+        if isinstance(error, CannotTell):
+            raise error
         if error:
             raise CannotTell(f"nova-conductor: {type(error).__name__}: {error}") from error
         return answer  # type: ignore[return-value]
@@ -128,6 +131,7 @@ class Nova:
 def _instances() -> tuple[list[Any], list[Any]]:
     """Read the servers of this host, and those that leave it or come to it."""
     context = nova_context.get_admin_context()
+    _check_host(context)
     attributes = ["flavor", "info_cache"]
     here = list(objects.InstanceList.get_by_host(context, CONF.host, expected_attrs=attributes))
     known = {instance.uuid for instance in here}
@@ -140,6 +144,26 @@ def _instances() -> tuple[list[Any], list[Any]]:
         if found and (migration.status != "error" or not _is_settled(found)):
             moving[uuid] = found
     return here, list(moving.values())
+
+
+def _check_host(context: Any) -> None:
+    """Refuse to compare this LXD with the servers of a host that is not its own.
+
+    With another configuration than nova-compute's every server here would look like one of another
+    host, or of none.
+    """
+    try:
+        nodes = objects.ComputeNodeList.get_all_by_host(context, CONF.host)
+    except nova_exception.ComputeHostNotFound:
+        nodes = []
+    kinds = {node.hypervisor_type.lower() for node in nodes}
+    if kinds == {fields.HVType.LXD}:
+        return
+    found = f"{', '.join(sorted(kinds))}, not LXD," if kinds else "no compute node"
+    raise CannotTell(
+        f"Nova has {found} on host {CONF.host}: name nova-compute's own configuration files with "
+        "--config-file, for [DEFAULT]host and [lxd]"
+    )
 
 
 def _find(context: Any, uuid: str, attributes: list[str]) -> Any:

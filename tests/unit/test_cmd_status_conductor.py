@@ -27,10 +27,17 @@ CONF = nova.conf.CONF
 class Database:
     """What the conductor would answer."""
 
-    def __init__(self, *orders, migrations=()) -> None:
+    def __init__(self, *orders, migrations=(), node="lxd") -> None:
+        self.node = node
         self.instances = {order.uuid: order.instance for order in orders}
         self.migrations = list(migrations)
         self.asked: list[dict] = []
+
+    def get_all_by_host(self, context, host, use_slave=False):
+        if not self.node:
+            raise nova_exception.ComputeHostNotFound(host=host)
+        assert host == CONF.host
+        return [objects.ComputeNode(hypervisor_type=self.node)]
 
     def get_by_host(self, context, host, expected_attrs=None, use_slave=False):
         assert context.read_deleted == "no"
@@ -53,6 +60,7 @@ def nova_has(monkeypatch, options):
     def install(*orders, **more):
         database_ = Database(*orders, **more)
         monkeypatch.setattr(objects.InstanceList, "get_by_host", database_.get_by_host)
+        monkeypatch.setattr(objects.ComputeNodeList, "get_all_by_host", database_.get_all_by_host)
         monkeypatch.setattr(objects.MigrationList, "get_by_filters", database_.get_by_filters)
         monkeypatch.setattr(objects.Instance, "get_by_uuid", database_.get_by_uuid)
         return database_
@@ -170,7 +178,18 @@ def test_fates(nova_has):
     assert nova_.fate(servers.new_id()) is None
 
 
-def test_a_conductor_that_does_not_answer(monkeypatch, options):
+@pytest.mark.parametrize(
+    ("node", "words"),
+    [("QEMU", "Nova has qemu, not LXD, on host "), ("", "Nova has no compute node on host ")],
+)
+def test_with_anothers_configuration_nothing_is_said(nova_has, node, words):
+    nova_has(ordered(host="the-real-one"), node=node)
+    with pytest.raises(CannotTell, match=f"^{words}.*--config-file"):
+        expected()
+
+
+def test_a_conductor_that_does_not_answer(nova_has, monkeypatch):
+    nova_has()
     release = threading.Event()
     monkeypatch.setattr(objects.InstanceList, "get_by_host", lambda *_, **__: release.wait(60))
     with pytest.raises(CannotTell, match=r"did not answer within 0.05 s.*transport_url"):
