@@ -54,7 +54,8 @@ def _allow(sudoers: str) -> None:
     scratch = rootwrap.SUDOERS.with_suffix(".new")  # sudo reads no file with a dot in its name
     scratch.touch(mode=0o440)
     scratch.write_text(sudoers)
-    run("visudo", "--check", "--file", str(scratch))
+    hint = "sudo 1.9.10 or later is needed"
+    run("visudo", "--check", "--file", str(scratch), hint=hint)
     scratch.rename(rootwrap.SUDOERS)
 
 
@@ -64,15 +65,16 @@ def _make_environment(settings: Settings, user: str) -> None:
     It has the driver, and finds everything else in the virtual environment.
     """
     (packages,) = (settings.venv / "lib").glob("python3.*/site-packages")
-    python = _usable_python(settings, user, packages.parent.name)
-    shutil.rmtree(settings.code, ignore_errors=True)
-    run(python, "-m", "venv", "--without-pip", str(settings.code))
     own = settings.code / packages.relative_to(settings.venv)
-    ignored = shutil.ignore_patterns("__pycache__")
-    shutil.copytree(REPOSITORY / "nova_lxd", own / "nova_lxd", ignore=ignored)
+    mine = settings.code / "bin" / "python"
+    if not mine.exists():
+        python = _usable_python(settings, user, packages.parent.name)
+        run(python, "-m", "venv", "--without-pip", str(settings.code))
+    driver, ignored = REPOSITORY / "nova_lxd", shutil.ignore_patterns("__pycache__")
+    shutil.copytree(driver, own / "nova_lxd", ignore=ignored, dirs_exist_ok=True)
     (own / "aio.pth").write_text(f"import site; site.addsitedir({str(packages)!r})\n")
-    check = (str(settings.code / "bin" / "python"), "-c", "import nova.virt.lxd")
-    run("runuser", "-u", user, "--", *check, hint=f"{user} must be able to read {settings.venv}")
+    hint = f"{user} must be able to read {settings.venv}"
+    run("runuser", "-u", user, "--", str(mine), "-c", "import nova.virt.lxd", hint=hint)
 
 
 def _usable_python(settings: Settings, user: str, version: str) -> str:

@@ -31,7 +31,8 @@ class Machine:
         if argv[0] == "userdel":
             self.users.remove(argv[-1])
         if "venv" in argv:
-            (Path(argv[-1]) / "lib" / "python3.11" / "site-packages").mkdir(parents=True)
+            for name in ("bin/python", "lib/python3.11/site-packages"):
+                (Path(argv[-1]) / name).mkdir(parents=True)
         return ""
 
     def commands(self) -> list[str]:
@@ -113,7 +114,11 @@ def test_a_python_in_a_folder_of_roots_is_not_taken(machine: Machine, settings: 
     account.add(settings)
     (made,) = (argv for argv in machine.ran if "venv" in argv)
     assert made[0] == "/usr/bin/python3.11"
-    machine.unable |= {"/usr/bin/python3.11"}
+
+
+def test_a_user_who_can_execute_no_python_is_told_so(machine: Machine, settings: Settings) -> None:
+    roots = str(Path(settings.program("python")).resolve())
+    machine.unable = {roots, "/usr/bin/python3.11"}
     with pytest.raises(AioError, match="can execute neither") as caught:
         account.add(settings)
     assert roots in str(caught.value)
