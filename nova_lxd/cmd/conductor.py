@@ -93,6 +93,7 @@ class Nova:
             project=CONF.lxd.project,
             servers=tuple(servers),
             integration_bridge=CONF.neutron.ovs_bridge,
+            naming_seconds=CONF.lxd.operation_timeout,
             makes_images=any(instance.task_state for instance in here),
             image_folders=download.folder_prefix(),
             lxc=f"LXD_SOCKET={shlex.quote(endpoint)} lxc" if endpoint else "lxc",

@@ -20,7 +20,7 @@ from nova_lxd.invariants import Facts, Violation, gather
 
 CONF = nova.conf.CONF
 
-PAUSE = 3.0
+PAUSE = 10.0
 """Seconds between the two looks; what comes and goes is gone by then."""
 
 _SHARED = ("I3", "I5", "I11")
@@ -107,7 +107,7 @@ def _leftovers(look: Callable[[], Facts], nova: Nova) -> tuple[set[str], list[Vi
 def _doubt(violation: Violation, fate: Fate | None, here: set[str]) -> str:
     """Return why it may belong to somebody; empty when it belongs to nobody."""
     if fate is None:
-        return _download_doubt(violation)
+        return _doubt_without_server(violation)
     if fate.deleted_at:
         age = (timeutils.utcnow(with_timezone=True) - fate.deleted_at).total_seconds()
         if age < CONF.lxd.operation_timeout:
@@ -130,8 +130,16 @@ def _doubt_elsewhere(violation: Violation, fate: Fate) -> str:
     return ""
 
 
-def _download_doubt(violation: Violation) -> str:
-    """A folder in which an image is fetched is in use as long as the driver may work on it."""
+def _doubt_without_server(violation: Violation) -> str:
+    """A folder in which an image is fetched is in use as long as the driver may work on it.
+
+    Nor does a bridge say whose it is before it has a port.
+    """
+    if not violation.server and violation.subject.startswith("OVS bridge"):
+        return (
+            "it names no server, and a virtual machine that starts has a trunk's bridge before its "
+            f"port; if there is none: {violation.mend}"
+        )
     name = violation.subject.removeprefix("file ")
     if not name.startswith("lxd-image-"):
         return ""

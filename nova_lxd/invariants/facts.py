@@ -4,6 +4,7 @@ beyond names that follow from other names.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -125,6 +126,8 @@ class Expected:
     """Regular expressions of the error lines that are expected."""
     makes_images: bool = False
     """Whether one may be in LXD that has no name yet: a server is being made an image of."""
+    naming_seconds: float = 0
+    """How old an image may be that was fetched and has no name yet."""
     image_folders: str = ""
     """What the names of the folders begin with in which this host keeps an image on its way."""
     lxc: str = "lxc"
@@ -179,6 +182,8 @@ class LxdImage:
     fingerprint: str
     aliases: tuple[str, ...]
     properties: Mapping[str, str] = field(default_factory=dict)
+    age: float = math.inf
+    """Seconds since it came into the store."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ import os
 import socket
 import subprocess
 from collections.abc import Callable, Iterable, Iterator
+from datetime import UTC, datetime
 from http import HTTPStatus
 from itertools import pairwise
 from pathlib import Path
@@ -87,11 +88,13 @@ def objects(get: Get, project: str) -> tuple[LxdObject, ...]:
 def images(get: Get, project: str) -> tuple[LxdImage, ...]:
     """Return the images in the store of ``project``."""
     answers = get(f"/1.0/images?recursion=1&project={project}") or ()
+    now = datetime.now(UTC)
     return tuple(
         LxdImage(
             fingerprint=answer["fingerprint"],
             aliases=tuple(alias["name"] for alias in answer.get("aliases") or ()),
             properties=mapping(answer.get("properties")),
+            age=(now - datetime.fromisoformat(answer["uploaded_at"])).total_seconds(),
         )
         for answer in answers
     )

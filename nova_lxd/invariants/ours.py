@@ -11,7 +11,15 @@ import os.path
 from collections.abc import Iterator
 from dataclasses import replace
 
-from nova_lxd.invariants.facts import Expected, Facts, Link, LxdInstance, LxdObject, OvsPort
+from nova_lxd.invariants.facts import (
+    Expected,
+    Facts,
+    Link,
+    LxdImage,
+    LxdInstance,
+    LxdObject,
+    OvsPort,
+)
 from nova_lxd.invariants.host import server_folder
 from nova_lxd.invariants.network import PREFIXES, suffix_of, wire_owners
 from nova_lxd.virt.instance import IMAGE_SNAPSHOT, RESIZE_SNAPSHOT
@@ -32,15 +40,13 @@ def narrowed(expected: Expected, facts: Facts) -> tuple[Expected, Facts]:
         facts,
         instances=tuple(map(_without_foreign_parts, filter(_is_novas, facts.instances))),
         objects=tuple(item for item in facts.objects if _is_object_of_ours(item, facts)),
-        images=tuple(i for i in facts.images if IMAGE_ID_KEY in i.properties),
+        images=tuple(image for image in facts.images if _is_finished(expected, image)),
         links=tuple(filter(_is_wire, facts.links)),
         ovs_ports=tuple(p for p in facts.ovs_ports if _is_ovs_port_of_ours(expected, p)),
         mounts=tuple(path for path in facts.mounts if of_nobody(path)),
         loops={device: file for device, file in facts.loops.items() if of_nobody(file)},
         files=tuple(path for path in facts.files if _is_file_of_ours(expected, path)),
     )
-    if expected.makes_images:
-        narrow = replace(narrow, images=())
     return replace(expected, other_links=expected.other_links | spared), narrow
 
 
@@ -62,6 +68,12 @@ def _is_object_of_ours(item: LxdObject, facts: Facts) -> bool:
     # A profile that others' instances use cannot be deleted, and is not for us to say.
     novas = {instance.name for instance in facts.instances if _is_novas(instance)}
     return novas.issuperset(item.instances)
+
+
+def _is_finished(expected: Expected, image: LxdImage) -> bool:
+    """Whether it is an image of Glance's to which nothing is to be done any more."""
+    young = expected.makes_images or image.age < expected.naming_seconds
+    return IMAGE_ID_KEY in image.properties and not young
 
 
 def _is_wire(link: Link) -> bool:

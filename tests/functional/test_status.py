@@ -10,13 +10,14 @@ import uuid
 from dataclasses import replace
 from pathlib import Path
 
+import fixtures
 import nova.conf
 
 from aio.run import run
 from nova_lxd.cmd import conductor, orphans, readiness, status
 from nova_lxd.invariants import Facts, gather
 from nova_lxd.virt import download
-from tests.functional.base import DEADLINE, ServerTestCase
+from tests.functional.base import DEADLINE, ServerTestCase, wait_for
 from tests.functional.machine import BRIDGE, POOL, PORT_PREFIX
 
 CONF = nova.conf.CONF
@@ -30,6 +31,7 @@ class StatusTestCase(ServerTestCase):
     def setUp(self):
         super().setUp()
         self.flags(ovsdb_connection=self._machine.ovs.db, group="os_vif_ovs")
+        self.useFixture(fixtures.MockPatchObject(orphans, "PAUSE", 1))
         self._ghost = str(uuid.uuid4())
 
     def look(self) -> Facts:
@@ -63,6 +65,9 @@ class OrphansTest(StatusTestCase):
         made = self._make_orphans(server)
         kept = self._make_others(server)
 
+        # What has just come may be in the making.
+        self.flags(operation_timeout=2, group="lxd")
+        wait_for(lambda: {each.what for each in self.report().orphans} >= made, "all to be old")
         report = self.report()
         assert report.undecided == ()
         found = {orphan.what: orphan for orphan in report.orphans}
@@ -165,9 +170,12 @@ class OrphansTest(StatusTestCase):
         return [f"OVS port tap{short}", f"link tap{short}"]
 
     def _left_trunk(self) -> list[str]:
-        self._machine.ovs.add_bridge("tbr-dead0000-d")
-        self.addCleanup(self.vsctl, "--if-exists", "del-br", "tbr-dead0000-d")
-        return ["OVS bridge tbr-dead0000-d"]
+        bridge, port = "tbr-dead0000-d", self.port_id("e")
+        name = f"tap{port[:11]}"
+        self._machine.ovs.add_bridge(bridge)
+        self.addCleanup(self.vsctl, "--if-exists", "del-br", bridge)
+        self._add_port(bridge, name, port, self._ghost)
+        return [f"OVS bridge {bridge}", f"OVS port {name}"]
 
     def _left_in_folder(self) -> list[str]:
         root = Path(CONF.instances_path)

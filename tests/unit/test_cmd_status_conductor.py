@@ -101,6 +101,7 @@ def test_a_server_becomes_what_it_needs(nova_has):
     assert found.project == "nova"
     assert found.integration_bridge == CONF.neutron.ovs_bridge
     assert not found.makes_images
+    assert found.naming_seconds == CONF.lxd.operation_timeout
     assert found.image_folders == f"lxd-image-{CONF.host}-"
 
 

@@ -111,6 +111,15 @@ def test_what_an_undecided_container_uses_is_undecided():
     assert len(report.undecided) == 2
 
 
+def test_a_trunk_without_a_port_is_left_out():
+    facts = Facts(ovs_ports=(OvsPort("tbr-11111111-1", "tbr-11111111-1"),))
+    report = Story([facts]).end()
+    assert report.orphans == ()
+    (line,) = report.undecided
+    assert line.startswith("OVS bridge tbr-11111111-1: it names no server")
+    assert line.endswith("ovs-vsctl --if-exists del-br tbr-11111111-1")
+
+
 def test_an_image_on_its_way_that_has_just_gone(options):
     facts = Facts(files=(f"{download.folder_prefix()}abc",))
     report = Story([facts], image_folders=download.folder_prefix()).end()
@@ -296,7 +305,9 @@ def test_snapshots_of_ours(changes, number):
 def test_an_image_may_be_in_the_making():
     facts = Facts(images=(LxdImage("f" * 64, (), {"nova.image_id": "id"}),))
     assert Story([facts], makes_images=True).end() == Report()
-    (orphan,) = Story([facts]).end().orphans
+    young = Facts(images=(replace(facts.images[0], age=299),))
+    assert Story([young], naming_seconds=300).end() == Report()
+    (orphan,) = Story([facts], naming_seconds=300).end().orphans
     assert orphan.command == "lxc --project nova image delete ffffffffffff"
 
 

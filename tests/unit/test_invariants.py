@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import socketserver
 import threading
+import time
 from dataclasses import replace
+from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler
 
 import pytest
@@ -477,7 +479,12 @@ ANSWERS = {
         "success": [{"id": "op4", "class": "websocket", "resources": None}],
     },
     "/1.0/images?recursion=1&project=nova": [
-        {"fingerprint": "f" * 64, "aliases": [{"name": "glance"}], "properties": {"os": "x"}}
+        {
+            "fingerprint": "f" * 64,
+            "aliases": [{"name": "glance"}],
+            "properties": {"os": "x"},
+            "uploaded_at": "2026-01-02T03:04:05.123456789Z",
+        }
     ],
     "/1.0/instances?recursion=1&all-projects=true": [
         {"name": "a", "project": "nova", "config": {}, "expanded_config": {}},
@@ -501,7 +508,10 @@ def test_what_lxd_tells_becomes_facts():
         LxdObject("operation", "op1", {}, ("a",)),
         LxdObject("operation", "op3"),
     )
-    assert gather.images(get, "nova") == (LxdImage("f" * 64, ("glance",), {"os": "x"}),)
+    (image,) = gather.images(get, "nova")
+    assert image == LxdImage("f" * 64, ("glance",), {"os": "x"}, image.age)
+    came = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC).timestamp()
+    assert image.age == pytest.approx(time.time() - came, abs=60)
 
 
 def test_an_instance_that_is_deleted_meanwhile_is_left_out():
