@@ -16,6 +16,7 @@ from os_vif import exception as osvif_exception
 from oslo_concurrency import processutils
 from oslo_log import log as logging
 from oslo_privsep import comm, daemon
+from vif_plug_ovs import linux_net
 from vif_plug_ovs import privsep as osvif_privsep
 
 from nova_lxd import exception, privsep
@@ -131,6 +132,42 @@ def unplug(instance: Any, network_info: Any) -> None:
         raise failed
 
 
+def connect(vifs: list[Vif]) -> None:
+    """Undo ``disconnect``; wires that are up stay as they are.
+
+    :raises VifPlugFailed: one cannot be switched
+    """
+    _switch([vif for vif in vifs if not _is_up(vif_translator.wire_end(vif))], "up")
+
+
+def disconnect(vifs: list[Vif]) -> None:
+    """Let nothing through to servers whose processes stand still, and nothing back.
+
+    The kernel would answer for them: pings, and connections until a socket's memory is full.
+
+    :raises VifPlugFailed: one cannot be switched
+    """
+    _switch([vif for vif in vifs if _has_link(vif_translator.wire_end(vif))], "down")
+
+
+def _switch(vifs: list[Vif], state: str) -> None:
+    for vif in vifs:
+        device = vif_translator.wire_end(vif)
+        try:
+            linux_net.set_interface_state(device, state)
+        except Exception as error:
+            # What the helper meets, it raises here as it is.
+            raise exception.VifPlugFailed(f"{device} cannot be set {state}: {error}") from error
+
+
+def _is_up(device: str) -> bool:
+    """Whether a device is switched on; one that is not there cannot be switched."""
+    try:
+        return bool(int(Path("/sys/class/net", device, "flags").read_text(), 16) & 1)
+    except OSError:
+        return True
+
+
 def remove_stale_taps(vifs: list[Vif]) -> None:
     """Remove what an earlier life of a stopped server left of its NICs, before they are plugged.
 
@@ -202,7 +239,7 @@ def plugged_event(virtapi: Any, instance: Any, vifs: list[Vif]) -> Iterator[None
         ports = ", ".join(port_id for _, port_id in events)
         text = (
             f"Neutron did not report within vif_plugging_timeout ({timeout} s) that it wired port "
-            f"{ports}; is its L2 agent alive on this host?"
+            f"{ports}; is its L2 agent, or ovn-controller, alive on this host?"
         )
         if CONF.vif_plugging_is_fatal:
             raise exception.VifPlugFailed(text) from error

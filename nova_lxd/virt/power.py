@@ -20,7 +20,7 @@ from nova_lxd.virt.copies import vifs_of
 from nova_lxd.virt.model import InstanceState
 from nova_lxd.virt.order import order_of
 from nova_lxd.virt.session import Session
-from nova_lxd.virt.undo import remove_all
+from nova_lxd.virt.undo import Undo, remove_all
 
 CONF = nova.conf.CONF
 LOG = logging.getLogger(__name__)
@@ -67,11 +67,13 @@ class Power:
 
         :raises NotFound: it was deleted meanwhile; its ports are unplugged
         """
+        vifs = vifs_of(instance, network_info)
         try:
             if container.status == "Stopped":
-                network.remove_stale_taps(vifs_of(instance, network_info))
+                network.remove_stale_taps(vifs)
                 self._consoles.discard(instance.uuid)
             network.plug(instance, network_info)
+            network.connect(vifs)
             self._session.change_state(container.name, "start")
         except (exception.NotFound, exception.VifPlugFailed):
             # Nova lets a server be deleted while something else is done to it.
@@ -136,15 +138,20 @@ class Power:
         self.start(instance, network_info, container)
 
     def pause(self, instance: Any) -> None:
-        """Freeze all processes of a server.
+        """Freeze all processes of a server, and cut it off from its networks.
 
         A suspended one is frozen too: a container has no memory image that could be written to
         disk.
         """
-        self._session.change_state(instance.name, "freeze")
+        vifs = vifs_of(instance, instance.get_network_info())
+        with Undo(instance) as undo:
+            undo.add("cut", functools.partial(network.connect, vifs))
+            network.disconnect(vifs)
+            self._session.change_state(instance.name, "freeze")
 
     def unpause(self, instance: Any) -> None:
         """Let a frozen server go on."""
+        network.connect(vifs_of(instance, instance.get_network_info()))
         self._session.change_state(instance.name, "unfreeze")
 
     def resume(self, instance: Any, network_info: Any) -> None:

@@ -20,8 +20,8 @@ _OVS = "bind it with ML2/OVS or ML2/OVN"
 _QOS = "use another flavor, and a Neutron QoS policy"
 _NORMAL = "use a port with vnic_type normal"
 _REASONS = {
-    "binding_failed": "Neutron could not bind it here; see that the host's L2 agent is alive "
-    "(openstack network agent list)",
+    "binding_failed": "Neutron could not bind it here; see that the host's L2 agent, or "
+    "ovn-controller, is alive (openstack network agent list)",
     "unbound": "Neutron has not bound it to this host; try again or make a new port",
     "bridge": f"Nova and os-vif no longer plug linux bridges; {_OVS}",
     "vhostuser": f"it needs a virtual machine's memory; {_OVS}",
@@ -54,6 +54,15 @@ def tap_name(vif: Vif) -> str:
 def guest_end(vif: Vif) -> str:
     """Return the name, on the host, of the end that a native port's container gets."""
     return "tin" + vif.port_id[:11]
+
+
+def wire_end(vif: Vif) -> str:
+    """Return the name of the device that cuts a server off when it is down.
+
+    With a bridge it is one that is not the other end of the guest's NIC, so that the guest sees no
+    cable pulled.
+    """
+    return bridge_end(vif) if vif.hybrid_plug else tap_name(vif)
 
 
 def host_devices(vif: Vif) -> list[str]:

@@ -93,6 +93,25 @@ class PortsTest(ServerTestCase):
         assert self.guest(server, "cat", "/sys/class/net/eth0/mtu") == "1450"
         self.assert_clean()
 
+    def test_a_server_that_stands_still_does_not_answer(self):
+        one, two = self.boot(), self.boot()
+        self.address(one, 1)
+        there = self.address(two, 2)
+        wait_for(lambda: self.reaches(one, there), "the first ping")
+        ways = (("pause", "PAUSED", "unpause"), ("suspend", "SUSPENDED", "resume"))
+        for hold, status, go_on in ways:
+            self.act(two, {hold: None}, status)
+            assert not self.reaches(one, there)
+            self.restart_compute()
+            assert not self.reaches(one, there)
+            self.assert_clean()
+            self.act(two, {go_on: None}, "ACTIVE")
+            wait_for(lambda: self.reaches(one, there), f"a ping after {go_on}")
+        self.act(two, {"pause": None}, "PAUSED")
+        self.act(two, {"reboot": {"type": "HARD"}}, "ACTIVE")
+        self.address(two, 2)
+        wait_for(lambda: self.reaches(one, there), "a ping after a reboot")
+
     def test_names_stay(self):
         server = self.boot(networks=self.nets(3))
         first, second, third = (port["id"] for port in self.ports(server))

@@ -11,12 +11,14 @@ from os_vif import exception as osvif_exception
 class Ports:
     """The ports that are plugged.
 
+    :ivar down: the devices that are switched off
     :ivar calls: how often a port was plugged or unplugged
     :ivar failing: numbers of the calls, counted from 0, that fail
     """
 
     def __init__(self) -> None:
         self.plugged: set[str] = set()
+        self.down: set[str] = set()
         self.calls = 0
         self.failing: set[int] = set()
 
@@ -31,6 +33,10 @@ class Ports:
         # All devices are named after the first eleven characters of the id.
         self.plugged -= {port for port in list(self.plugged) if port[:11] == vif.id[:11]}
 
+    def switch(self, device, state) -> None:
+        """Do what os-vif does to a link."""
+        self.down = self.down - {device} if state == "up" else self.down | {device}
+
     def _take_turn(self) -> None:
         number, self.calls = self.calls, self.calls + 1
         if number in self.failing:
@@ -40,6 +46,7 @@ class Ports:
     def installed(self):
         """Put this in the place of os-vif and of the privileged helper."""
         names = {
+            "vif_plug_ovs.linux_net.set_interface_state": self.switch,
             "os_vif.plug": self.plug,
             "os_vif.unplug": self.unplug,
             "nova_lxd.privsep.create_veth": lambda *arguments: None,

@@ -7,7 +7,8 @@ from nova import exception as nova_exception
 from nova.compute import power_state, task_states
 
 from nova_lxd import exception
-from nova_lxd.virt import power
+from nova_lxd.virt import network, power
+from tests.fake_lxd import Fault
 
 from .compute_host import Host
 
@@ -99,6 +100,21 @@ def test_a_guest_that_cannot_be_asked_is_stopped_at_once(host, monkeypatch):
     host.driver.power_off(host.order.instance, timeout=60, retry_interval=10)
     assert asked == [10]
     assert host.power_state() == power_state.SHUTDOWN
+
+
+def test_a_server_that_cannot_be_frozen_keeps_its_network(host, ports, monkeypatch):
+    (vif,) = host.order.network_info
+    wire = f"qvb{vif['id'][:11]}"
+    monkeypatch.setattr(network, "_has_link", lambda device: device == wire)
+    monkeypatch.setattr(network, "_is_up", lambda device: device not in ports.down)
+    host.pause()
+    assert ports.down == {wire}
+    host.unpause()
+    assert ports.down == set()
+    host.lxd.faults.fail(lambda method, path: method == "PUT", Fault.HTTP_500)
+    with pytest.raises(nova_exception.NovaException):
+        host.pause()
+    assert ports.down == set()
 
 
 @pytest.mark.parametrize("task", power._FOR_REMOVAL)
