@@ -246,6 +246,12 @@ class ServerTestCase(test.TestCase, integrated_helpers.PlacementInstanceHelperMi
         stat = Path(f"/proc/{state['pid']}/stat").read_text()
         return int(stat.rpartition(")")[2].split()[19])
 
+    def reaches(self, server: dict, address: str) -> bool:
+        """Send a ping from inside the server and tell whether it is answered."""
+        ping = f"ping -c 1 -W 2 {address} >&2; echo $?"
+        # On a busy machine LXD 5.0.2 loses, now and then, what a command said.
+        return wait_for(lambda: self.guest(server, "sh", "-c", ping), "the end of a ping") == "0"
+
     def boots_from_inside(self, server: dict) -> None:
         """Let the guest reboot itself, and wait until it has."""
         before = self.boot_time(server)

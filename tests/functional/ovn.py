@@ -119,4 +119,5 @@ class OvnDaemons:
             "ovs_create_tap": True,
             "bridge_name": self._bridge,
             "datapath_type": self.sbctl("get", "Chassis", CHASSIS, "other_config:datapath-type"),
+            "bound_drivers": {"0": "ovn"},
         }

@@ -9,8 +9,8 @@ SWITCH = "neutron-test"
 ALL, OPEN = "neutron_pg_drop", "pg_ping"
 """Port groups: all ports have port security."""
 _RULES = (
-    (ALL, "from-lport", "1001", f"inport == @{ALL} && ip", "drop"),
-    (ALL, "to-lport", "1001", f"outport == @{ALL} && ip", "drop"),
+    (ALL, "from-lport", "1000", f"inport == @{ALL} && ip", "drop"),
+    (ALL, "to-lport", "1000", f"outport == @{ALL} && ip", "drop"),
     (ALL, "from-lport", "1002", f"inport == @{ALL} && ip4", "allow-related"),
     (OPEN, "to-lport", "1002", f"outport == @{OPEN} && ip4 && icmp4", "allow-related"),
 )

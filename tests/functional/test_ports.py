@@ -60,10 +60,6 @@ class PortsTest(ServerTestCase):
         self.guest(server, "sh", "-c", script)
         return address
 
-    def reaches(self, server: dict, address: str) -> bool:
-        result = self.guest(server, "sh", "-c", f"ping -c 1 -W 2 {address} >&2; echo $?")
-        return result.splitlines()[-1] == "0"
-
     def test_servers_reach_each_other_through_all_that_befalls_them(self):
         one, two = self.boot(), self.boot()
         self.address(one, 1)
