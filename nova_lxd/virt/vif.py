@@ -20,8 +20,8 @@ _OVS = "bind it with ML2/OVS or ML2/OVN"
 _QOS = "use another flavor, and a Neutron QoS policy"
 _NORMAL = "use a port with vnic_type normal"
 _REASONS = {
-    "binding_failed": "Neutron could not bind it here; see that the host's L2 agent, or "
-    "ovn-controller, is alive (openstack network agent list)",
+    "binding_failed": "Neutron could not bind it here; see that its L2 agent or "
+    "ovn-controller is alive (openstack network agent list)",
     "unbound": "Neutron has not bound it to this host; try again or make a new port",
     "bridge": f"Nova and os-vif no longer plug linux bridges; {_OVS}",
     "vhostuser": f"it needs a virtual machine's memory; {_OVS}",
