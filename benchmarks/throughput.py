@@ -74,11 +74,10 @@ def main() -> None:
         contests.contest() as contest,
         contextlib.ExitStack() as stack,
     ):
-        pairs = {
-            (wiring, name): stack.enter_context(build(contest, wires, wiring))
-            for wiring in chosen
-            for name, build in (("ours", _servers), ("plain", _namespaces))
-        }
+        pairs = {}
+        for wiring in chosen:
+            pairs[wiring, "ours"] = _servers(contest, wires, wiring)
+            pairs[wiring, "plain"] = _namespaces(stack, wires, wiring)
         rows = _measure(pairs, options.n, options.seconds)
     print(table(rows))
     for row in rows:
@@ -108,7 +107,9 @@ def _seconds_per_gib(pair: Pair, seconds: int, *, back: bool) -> float:
     command = _inside(pair.client, "iperf3", "--client", ADDRESSES[1], "--json")
     command += ["--time", str(seconds), *(["--reverse"] if back else [])]
     limit = seconds + PATIENCE
-    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=limit)
+    with _running(*_inside(pair.server, "iperf3", "--server", "--one-off")):
+        _until(lambda: _listens(pair.server), "iperf3 to listen")
+        done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=limit)
     report = json.loads(done.stdout)
     if "error" in report:
         raise RuntimeError(f"iperf3: {report['error']}")
@@ -118,8 +119,7 @@ def _seconds_per_gib(pair: Pair, seconds: int, *, back: bool) -> float:
 # -- the two kinds of guests
 
 
-@contextlib.contextmanager
-def _servers(contest: Contest, wires: Wires, wiring: str) -> Iterator[Pair]:
+def _servers(contest: Contest, wires: Wires, wiring: str) -> Pair:
     """Build two servers with the driver; LXD's end takes them away."""
     pids = []
     for number in _numbers(wiring, first=0):
@@ -127,19 +127,16 @@ def _servers(contest: Contest, wires: Wires, wiring: str) -> Iterator[Pair]:
         contests.spawn(contest.driver, server, wires.port(wiring, number))
         state = contest.client.api.instances[server.name].state.get(params=PROJECT)
         pids.append(state.json()["metadata"]["pid"])
-    with _ready(wires, wiring, pids, first=0) as pair:
-        yield pair
+    return _ready(wires, wiring, pids, first=0)
 
 
-@contextlib.contextmanager
-def _namespaces(contest: Contest, wires: Wires, wiring: str) -> Iterator[Pair]:
+def _namespaces(stack: contextlib.ExitStack, wires: Wires, wiring: str) -> Pair:
     """Make two network namespaces, which end with the processes in them."""
-    with contextlib.ExitStack() as stack:
-        pids = []
-        for number in _numbers(wiring, first=2):
-            pids.append(stack.enter_context(_namespace()))
-            _wire(wires, wires.port(wiring, number), pids[-1])
-        yield stack.enter_context(_ready(wires, wiring, pids, first=2))
+    pids = []
+    for number in _numbers(wiring, first=2):
+        pids.append(stack.enter_context(_namespace()))
+        _wire(wires, wires.port(wiring, number), pids[-1])
+    return _ready(wires, wiring, pids, first=2)
 
 
 @contextlib.contextmanager
@@ -178,19 +175,15 @@ def _veth(one: str, other: str) -> None:
     ip("link", "add", one, *size, "type", "veth", "peer", "name", other, *size)
 
 
-@contextlib.contextmanager
-def _ready(wires: Wires, wiring: str, pids: Sequence[int], first: int) -> Iterator[Pair]:
-    """Give two guests their addresses, a VLAN of their own, and one of them a listening iperf3."""
+def _ready(wires: Wires, wiring: str, pids: Sequence[int], first: int) -> Pair:
+    """Give two guests their addresses and a VLAN of their own."""
     numbers = _numbers(wiring, first)
     for number, address, pid in zip(numbers, ADDRESSES, pids, strict=True):
         end = device("qvo" if wiring == "hybrid" else "tap", wires.port(wiring, number))
         wires.ovs.vsctl("set", "port", end, f"tag={numbers[0] + 1}")
         for words in ("link set eth0 up", f"addr add {address}/64 dev eth0 nodad"):
             subprocess.run(_inside(pid, "ip", *words.split()), check=True)
-    client, server = pids
-    with _running(*_inside(server, "iperf3", "--server")):
-        _until(lambda: _listens(server), "iperf3 to listen")
-        yield Pair(client, server)
+    return Pair(*pids)
 
 
 def _inside(pid: int, *command: str) -> list[str]:
