@@ -94,8 +94,8 @@ def test_a_repetition_changes_nothing(host, own, vif):
 @pytest.mark.parametrize("kind", CHANGE)
 def test_an_attach_that_fails_leaves_nothing(host, own, ports, vif, kind):
     devices, plugged = dict(own.devices), set(ports.plugged)
-    # What is not known to have failed is tried twice.
-    host.lxd.faults.fail(put, kind, times=2)
+    # What is not known to have failed is tried again.
+    host.lxd.faults.fail(put, kind, times=3)
     with pytest.raises(nova_exception.InterfaceAttachFailed, match="not attached"):
         attach(host, vif)
     assert (own.devices, ports.plugged) == (devices, plugged)
@@ -105,7 +105,7 @@ def test_an_attach_that_fails_leaves_nothing(host, own, ports, vif, kind):
 def test_a_detach_that_fails_leaves_everything(host, own, ports, vif, kind):
     attach(host, vif)
     devices, plugged = dict(own.devices), set(ports.plugged)
-    host.lxd.faults.fail(put, kind, times=2)
+    host.lxd.faults.fail(put, kind, times=3)
     with pytest.raises(nova_exception.InterfaceDetachFailed, match="not detached"):
         detach(host, vif)
     assert (own.devices, ports.plugged) == (devices, plugged)

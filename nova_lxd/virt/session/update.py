@@ -20,6 +20,15 @@ _WRITABLE = ("architecture", "config", "description", "devices", "ephemeral", "p
 """What a PUT takes of an instance, and without which it would be emptied."""
 
 
+_PAUSE = 0.5
+"""Seconds in which LXD plugs or unplugs a NIC, even when it is busy."""
+
+
+def _may_be_done(error: BaseException) -> bool:
+    known = isinstance(error, exception.LXDDriverError)
+    return known and not isinstance(error, exception.NotFound)
+
+
 class Updates(Transport):
     """Whole replacements, guarded by ETags where somebody else may write too."""
 
@@ -76,17 +85,13 @@ class Updates(Transport):
         def with_devices(present: dict[str, Any]) -> dict[str, Any]:
             return {"devices": change(present["devices"])}
 
-        attempt = functools.partial(self._change_instance, name, with_devices)
-        try:
-            self.retry_busy(attempt)
-        except exception.NotFound:
-            raise
-        except exception.LXDDriverError as error:
-            # Only its answer may be lost, or LXD is still at it: then this changes nothing more.
-            try:
-                self.retry_busy(attempt)
-            except exception.LXDDriverError:
-                raise error from None
+        # Where only the answer is lost, or LXD is still at it, another try changes nothing more.
+        tenacity.Retrying(
+            retry=tenacity.retry_if_exception(_may_be_done),
+            wait=tenacity.wait_fixed(_PAUSE),
+            stop=tenacity.stop_after_attempt(3),
+            reraise=True,
+        )(self.retry_busy, functools.partial(self._change_instance, name, with_devices))
 
     def mark_reverting(self, name: str) -> None:
         """Note that an instance is to become what its snapshot is.
