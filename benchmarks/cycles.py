@@ -5,10 +5,10 @@ Run as root against a running cloud that nobody else uses, on a machine where no
     eval "$(python3 aio env)"; python benchmarks/cycles.py [-n 50]
 
 It compares, line by line, links, network namespaces, Open vSwitch, firewall and ipsets, mounts,
-everything in nova-compute's LXD project, and the open files and threads of nova-compute and its
-helpers.  A few servers come first, so that the image is in LXD's store and nova-compute has the
-threads and connections that it works with.  Prints the figures, writes
-benchmarks/results/cycles.json and ends with status 1 when anything stays different.
+everything in nova-compute's LXD project, the open files of nova-compute and its helpers, and the
+helpers' threads.  A few servers come first, so that the image is in LXD's store and nova-compute
+has the connections that it works with.  Prints the figures, writes benchmarks/results/cycles.json
+and ends with status 1 when anything stays different.
 """
 
 from __future__ import annotations

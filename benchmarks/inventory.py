@@ -86,14 +86,23 @@ def stable(thing: dict[str, object]) -> str:
 
 
 def _compute(settings: Settings) -> dict[str, Iterable[str]]:
-    """List the open files and threads of nova-compute and of its privileged helpers."""
+    """List the open files of nova-compute and of its privileged helpers, and the helpers' threads.
+
+    nova-compute's own are those of futurist's pools, which get a thread for each task until they
+    are full, whether others are idle or not.
+    """
     leader = Process("nova-compute", settings.run, settings.log, owner=str(settings.state)).pid
     if leader is None:
         raise RuntimeError("nova-compute does not run: python3 aio up")
     names = {pid: process_name(command_line(pid)) for pid in members(leader)}
     return {
         "open files": [f"{name}: {file}" for pid, name in names.items() for file in _files(pid)],
-        "threads": [name for pid, name in names.items() for _ in _listed(f"/proc/{pid}/task")],
+        "threads of helpers": [
+            name
+            for pid, name in names.items()
+            for _ in _listed(f"/proc/{pid}/task")
+            if pid != leader
+        ],
     }
 
 

@@ -28,9 +28,9 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from aio import kernel
+from aio import host, kernel
 from aio.cloud import Cloud
-from aio.process import wait_until
+from aio.process import SERVICE, environment, kill, owned_by, wait_until
 from aio.services import neutron, nova
 from aio.services.base import Service
 from aio.settings import DEFAULT_STATE, Settings
@@ -148,12 +148,20 @@ class Outages:
         self.cloud.lxd.lxc("stop", "--force", "--project", project, pair.first, pair.second)
         self.cloud.lxd.stop()
         self.cloud.ovs.stop()
+        kill(self.servants(agents))
+        host.remove_namespaces()
         for link in gather.links():
             if _DEVICE.fullmatch(link.name):
                 kernel.delete_link(link.name)
         self.cloud.ovs.start()
         self.cloud.lxd.start()
         self.restart(*agents, nova.COMPUTE)
+
+    def servants(self, agents: tuple[Service, ...]) -> list[int]:
+        """Find what agents started that outlives them: dnsmasq, proxies."""
+        names = {agent.name for agent in agents}
+        ours = owned_by(str(self.cloud.settings.state))
+        return [pid for pid in ours if environment(pid).get(SERVICE) in names]
 
     def resume_guests(self) -> None:
         """Let nova-compute start the servers that ran."""
