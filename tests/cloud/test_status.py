@@ -19,7 +19,9 @@ def status(settings: Settings, *arguments: str) -> subprocess.CompletedProcess[s
     python = settings.program("python") if user == "root" else settings.code / "bin" / "python"
     folder, names = settings.etc / "compute", ("nova.conf", "nova-compute.conf")
     files = [f"--config-file={folder / name}" for name in names]
-    command = ["runuser", "-u", user, "--", str(python), "-c", _RUN, *files, *arguments]
+    # nova-compute is in the group of LXD's socket, its user is not.
+    who = ["runuser", "-u", user, "--supp-group", "lxd", "--"]
+    command = [*who, str(python), "-c", _RUN, *files, *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=False, cwd="/")
 
 
