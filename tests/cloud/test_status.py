@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pwd
 import subprocess
 
 import pytest
@@ -19,10 +20,17 @@ def status(settings: Settings, *arguments: str) -> subprocess.CompletedProcess[s
     python = settings.program("python") if user == "root" else settings.code / "bin" / "python"
     folder, names = settings.etc / "compute", ("nova.conf", "nova-compute.conf")
     files = [f"--config-file={folder / name}" for name in names]
-    # nova-compute is in the group of LXD's socket, its user is not.
-    who = ["runuser", "-u", user, "--supp-group", "lxd", "--"]
-    command = [*who, str(python), "-c", _RUN, *files, *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False, cwd="/")
+    return subprocess.run(
+        [str(python), "-c", _RUN, *files, *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd="/",
+        # As aio starts nova-compute: it is in the group of LXD's socket, its user is not.
+        user=user,
+        group=pwd.getpwnam(user).pw_gid,
+        extra_groups=["lxd"],
+    )
 
 
 @pytest.fixture
