@@ -18,12 +18,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
 
-from aio import choices, machine
+from aio import choices, machine, teardown
+from aio.cloud import Cloud
 from aio.errors import AioError
 from aio.report import Reporter
 from aio.settings import REPOSITORY, Settings
+from aio.stages import run_stages
 
 _NOTHING_COLLECTED = 5  # pytest's exit status
+CLOUD = "tests/cloud"
 _CLEANING = 120  # seconds an interrupted pytest gets to tear its fixtures down
 
 
@@ -46,10 +49,10 @@ class Ring:
 RINGS = (
     Ring("unit", "tests/unit", needs_root=False, seconds=900),
     Ring("functional", "tests/functional", needs_root=True, seconds=3000, lanes=2),
-    Ring("cloud", "tests/cloud", needs_root=True, seconds=1500),
+    Ring("cloud", CLOUD, needs_root=True, seconds=1500),
     Ring(
         "cloud-nova",
-        "tests/cloud",
+        CLOUD,
         needs_root=True,
         seconds=1500,
         up="--user nova --firewall openvswitch",
@@ -105,16 +108,29 @@ def require_root(rings: Sequence[Ring], uid: int) -> None:
         )
 
 
-def require_choices(rings: Sequence[Ring], settings: Settings) -> None:
+def require_choices(rings: Sequence[Ring], cloud: Cloud) -> None:
     """Refuse a ring whose cloud is another one than that which is up."""
+    settings = cloud.settings
+    if not cloud.any_running():
+        return
     for ring in rings:
         wanted = choices.merge(settings.choices, choices.parse(shlex.split(ring.up)))
-        if settings.data.exists() and wanted != settings.choices:
+        if wanted != settings.choices:
             others = " ".join(other.name for other in rings if not other.up)
             raise AioError(
                 f"the ring {ring.name} is for a cloud with {ring.up}; {settings.choices} is up",
                 hint=f"python3 aio down; or only: python3 aio test {others}".rstrip(": "),
             )
+
+
+def remove_remains(cloud: Cloud) -> None:
+    """Take down a cloud of which no process runs, as a killed test run leaves it.
+
+    The rings want a cloud with nothing in it, and of their own choice.
+    """
+    if cloud.settings.data.exists() and not cloud.any_running():
+        print("\n== what a cloud that no longer runs has left", flush=True)
+        run_stages(teardown.DOWN, cloud, Reporter())
 
 
 def commands(environment: str) -> list[list[str]]:
@@ -289,8 +305,10 @@ def main(settings: Settings, argv: Sequence[str]) -> int:
     """Run the tests; the exit status is 0 when all that ran passed, and some did."""
     rings, arguments, with_checks = parse(argv)
     require_root(rings, os.geteuid())
-    require_choices(rings, settings)
+    require_choices(rings, Cloud(settings))
     prepare(settings, as_root=os.geteuid() == 0)
+    if any(ring.folder == CLOUD for ring in rings):
+        remove_remains(Cloud(settings))
     failed_checks = check(settings) if with_checks else []
     total = sum((run_ring(settings, ring, arguments) for ring in rings), start=Count())
     print(summary(total, failed_checks), flush=True)

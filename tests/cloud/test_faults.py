@@ -93,9 +93,9 @@ def test_image_that_is_no_root_filesystem(tenant, world, tmp_path):
     ("spec", "word"),
     [({"lxd:nonsense": "1"}, "lxd:nonsense"), ({"lxd:nested_allowed": "perhaps"}, "perhaps")],
 )
-def test_api_refuses_an_unclear_extra_spec(tenant, spec, word):
+def test_api_refuses_an_unclear_extra_spec(tenant, world, spec, word):
     with pytest.raises(ApiError, match=word) as refused:
-        tenant.flavor("ring-unclear", spec)
+        tenant.flavor(f"{world.name}-unclear", spec)
     assert refused.value.status == 400
 
 
@@ -105,7 +105,7 @@ def test_api_refuses_an_unclear_extra_spec(tenant, spec, word):
 )
 def test_flavor_from_before_the_validators(tenant, world, settings, spec, word):
     """Old microversions check nothing, so the driver must."""
-    flavor = tenant.flavor("ring-old")["id"]
+    flavor = tenant.flavor(f"{world.name}-old")["id"]
     old = ("--os-compute-api-version", "2.60", "flavor", "set", "--property", spec, flavor)
     run(settings.program("openstack"), *old, env=Cloud(settings).exports())
     message = fault_of(tenant, world, flavor)

@@ -29,7 +29,7 @@ def changed(tenant, port, **values):
 @pytest.fixture
 def router(world):
     """The name of the network namespace of the ring's router."""
-    found = world.tenant.api.find("neutron", "/routers", "ring")
+    found = world.tenant.api.find("neutron", "/routers", world.name)
     return f"qrouter-{found['id']}"
 
 
@@ -142,7 +142,7 @@ def test_trunk_parent(world, tenant):
     sub = {"port_id": child, "segmentation_type": "vlan", "segmentation_id": 100}
     trunk = {"name": "ring-trunk", "port_id": parent, "sub_ports": [sub]}
     made = tenant.make("neutron", "/trunks", "trunk", trunk)
-    server = tenant.boot("ring-trunk", world.flavor, [{"port": parent}], key_name="ring")
+    server = tenant.boot("ring-trunk", world.flavor, [{"port": parent}], key_name=world.name)
     tenant.wait(server["id"])
     world.wait_booted(tenant, server["id"])
     world.guest(tenant, server).wait_for_ssh()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import subprocess
+import uuid
 from pathlib import Path
 
 from aio.process import wait_until
@@ -27,6 +28,8 @@ class World:
         self.tenant = Tenant(settings)
         self.key = folder / "key"
         self.other_key = folder / "other"
+        # These names are unique in a cloud, and a killed run leaves its own behind.
+        self.name = f"ring-{uuid.uuid4().hex[:8]}"
         self._web: Guest | None = None
 
     def build(self) -> None:
@@ -37,9 +40,9 @@ class World:
         tenant = self.tenant
         self.front = tenant.network("ring-front", "10.30.0.0/24", mtu=MTU)
         self.back = tenant.network("ring-back", "10.31.0.0/24")
-        tenant.router("ring", [*self.front["subnets"], *self.back["subnets"]])
-        self.flavor = tenant.flavor("ring")["id"]
-        tenant.keypair("ring", self.key.with_suffix(".pub").read_text().strip())
+        tenant.router(self.name, [*self.front["subnets"], *self.back["subnets"]])
+        self.flavor = tenant.flavor(self.name)["id"]
+        tenant.keypair(self.name, self.key.with_suffix(".pub").read_text().strip())
         self.open_group = tenant.group("ring-open")
         tenant.allow(self.open_group["id"], "icmp")
         tenant.allow(self.open_group["id"], "tcp", 22)
@@ -72,7 +75,7 @@ class World:
             name,
             self.flavor,
             networks,
-            key_name="ring",
+            key_name=self.name,
             security_groups=[{"name": group["id"]}],
             user_data=base64.b64encode(USER_DATA.encode()).decode(),
         )

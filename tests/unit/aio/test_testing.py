@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -76,24 +76,51 @@ def test_root_is_wanted_only_where_it_is_needed() -> None:
         testing.require_root(testing.RINGS, uid=1000)
 
 
-def other(settings: Settings, *argv: str) -> None:
-    """Bring the cloud up with other choices, as far as that is told from its folder."""
+@dataclass
+class FakeCloud:
+    """A cloud of which the folder is real, and whether it runs is said."""
+
+    settings: Settings
+    runs: bool = False
+
+    def any_running(self) -> bool:
+        return self.runs
+
+
+def cloud(settings: Settings, *argv: str, runs: bool = True) -> FakeCloud:
+    """Return a cloud that was brought up with options."""
     choices.choose(settings.choices_file, choices.parse(argv), fixed=False)
     settings.data.mkdir()
+    return FakeCloud(settings, runs)
 
 
 def test_a_cloud_that_is_up_is_not_changed_for_a_ring(settings: Settings) -> None:
-    testing.require_choices(testing.RINGS, settings)
-    other(settings)
-    testing.require_choices(testing.RINGS[:-1], settings)
+    testing.require_choices(testing.RINGS, FakeCloud(settings))
+    running = cloud(settings)
+    testing.require_choices(testing.RINGS[:-1], running)
     with pytest.raises(AioError, match="--firewall iptables_hybrid --user root is up") as caught:
-        testing.require_choices(testing.RINGS, settings)
+        testing.require_choices(testing.RINGS, running)
     assert caught.value.hint.endswith("aio test unit functional cloud")
 
 
 def test_a_cloud_that_is_as_a_ring_wants_it_serves(settings: Settings) -> None:
-    other(settings, *testing.RINGS[-1].up.split())
-    testing.require_choices(testing.RINGS, settings)
+    testing.require_choices(testing.RINGS, cloud(settings, *testing.RINGS[-1].up.split()))
+
+
+def test_what_a_killed_cloud_left_is_taken_down(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[FakeCloud] = []
+    monkeypatch.setattr(testing, "run_stages", lambda stages, cloud, reporter: done.append(cloud))
+    testing.remove_remains(FakeCloud(settings))
+    killed = cloud(settings, "--user", "nova", runs=False)
+    testing.require_choices(testing.RINGS, killed)
+
+    testing.remove_remains(killed)
+    assert done == [killed]
+    killed.runs = True
+    testing.remove_remains(killed)
+    assert done == [killed]
 
 
 def test_pytest_is_told_with_what_the_cloud_is_to_come_up(
