@@ -18,11 +18,10 @@ none (LXD refuses a MAC address twice): so it changes that one, too, when a resc
 from __future__ import annotations
 
 import argparse
+import functools
 import sys
 import time
-from collections import defaultdict
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +31,8 @@ import nova.conf
 from nova import context as nova_context
 
 from benchmarks import contest as contests
-from benchmarks.contest import PROJECT, Contest, raw_create, raw_delete, raw_state, timed
-from benchmarks.stats import Row, paired, table
+from benchmarks.contest import PROJECT, Contest, Step, raw_create, raw_delete, raw_state
+from benchmarks.stats import Row, table
 
 CONF = nova.conf.CONF
 WARM_UPS = 3
@@ -43,17 +42,6 @@ RAW = "raw"
 _SNAPSHOT = "resize"
 _SIGPWR = 1 << 29
 """The bit of LXD's shutdown signal in a process's mask of signals that it catches."""
-
-
-@dataclass(frozen=True)
-class Step:
-    """One action of both contestants; what is unnamed is not reported."""
-
-    name: str
-    ours: Callable[[], object]
-    raw: Callable[[], object]
-    graceful: bool = False
-    """It asks the guest to stop, so the guest must have come far enough to hear it."""
 
 
 def main() -> None:
@@ -70,20 +58,10 @@ def main() -> None:
 
 
 def _measure(contest: Contest, rounds: int) -> list[Row]:
-    ours: dict[str, list[float]] = defaultdict(list)
-    raw: dict[str, list[float]] = defaultdict(list)
-    for number in range(rounds + WARM_UPS):
-        server = contests.server(number)
-        for step in _round(contest, server):
-            if step.graceful:
-                _wait_ready(contest, server.name)
-                _wait_ready(contest, RAW)
-            turns = [(step.ours, ours), (step.raw, raw)]
-            for call, times in turns if number % 2 else reversed(turns):
-                seconds = timed(call)
-                if step.name and number >= WARM_UPS:
-                    times[step.name].append(seconds)
-    return [paired(name, ours[name], "raw LXD", raw[name], TARGET) for name in ours]
+    def steps(number: int) -> Iterator[Step]:
+        return _round(contest, contests.server(number))
+
+    return contests.duel(steps, "raw LXD", TARGET, rounds=rounds, warm_ups=WARM_UPS)
 
 
 def _round(contest: Contest, server: Any) -> Iterator[Step]:
@@ -121,7 +99,7 @@ def _looks(contest: Contest, server: Any) -> Iterator[Step]:
         "set password",
         lambda: driver.set_admin_password(server, "secret"),
         lambda: guest.execute(["chpasswd"], stdin_payload="root:secret\n"),
-        graceful=True,
+        lambda: _both_ready(contest, server),
     )
 
 
@@ -138,6 +116,7 @@ def _power(contest: Contest, server: Any) -> Iterator[Step]:
     def on() -> None:
         driver.power_on(context, server, None)
 
+    ready = functools.partial(_both_ready, contest, server)
     yield Step("pause", lambda: driver.pause(server), raw("freeze"))
     yield Step("unpause", lambda: driver.unpause(server), raw("unfreeze"))
     yield Step("suspend", lambda: driver.suspend(context, server), raw("freeze"))
@@ -146,7 +125,7 @@ def _power(contest: Contest, server: Any) -> Iterator[Step]:
         "soft reboot",
         lambda: driver.reboot(context, server, None, "SOFT"),
         lambda: raw_reboot(timeout=PATIENCE),
-        graceful=True,
+        ready,
     )
     yield Step(
         "hard reboot",
@@ -157,7 +136,7 @@ def _power(contest: Contest, server: Any) -> Iterator[Step]:
         "stop, clean",
         lambda: driver.power_off(server, PATIENCE, 10),
         raw("stop", timeout=PATIENCE),
-        graceful=True,
+        ready,
     )
     yield Step("start", on, raw("start"))
     yield Step("stop, forced", lambda: driver.power_off(server), raw("stop", force=True))
@@ -282,6 +261,12 @@ def _raw_spawn(contest: Contest) -> None:
 def _put(contest: Contest, body: dict[str, Any]) -> None:
     instance = contest.client.api.instances[RAW]
     contests.finish(contest.client, instance.put(json=body, params=PROJECT))
+
+
+def _both_ready(contest: Contest, server: Any) -> None:
+    """Wait until both guests have come far enough to hear that they are to stop."""
+    _wait_ready(contest, server.name)
+    _wait_ready(contest, RAW)
 
 
 def _wait_ready(contest: Contest, name: str) -> None:

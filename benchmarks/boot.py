@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import openstack
 
 from benchmarks.servers import _network, _until
-from benchmarks.stats import paired, table
+from benchmarks.stats import Cost, paired, table
 
 DRIVERS = ("lxd.LXDDriver", "fake.FakeDriverWithoutFakeNodes")
 ROOT = Path(__file__).resolve().parents[1]
@@ -36,7 +36,7 @@ def main() -> None:
     parser.add_argument("-n", type=int, default=20, help="servers for each driver")
     count = parser.parse_args().n
     cloud = openstack.connect()
-    times: dict[str, list[float]] = {driver: [] for driver in DRIVERS}
+    times: dict[str, list[Cost]] = {driver: [] for driver in DRIVERS}
     with _network(cloud) as network:
         try:
             for _ in range(0, count, BLOCK):
@@ -65,7 +65,7 @@ def _use(driver: str) -> None:
     )
 
 
-def _boot(cloud: Any, network: str) -> float:
+def _boot(cloud: Any, network: str) -> Cost:
     image = cloud.image.find_image("busybox", ignore_missing=False).id
     flavor = cloud.compute.find_flavor("m1.nano", ignore_missing=False).id
     start = time.perf_counter()
@@ -79,7 +79,7 @@ def _boot(cloud: Any, network: str) -> float:
         raise RuntimeError(f"the server became {status}")
     cloud.compute.delete_server(server.id)
     _until(lambda: not list(cloud.compute.servers(name="bench-boot")), "the deletion")
-    return seconds
+    return Cost(seconds)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,8 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from unittest import mock
 from urllib import parse
 
 import nova.conf
+import psutil
 import pylxd
 from nova import context as nova_context
 from nova import objects
@@ -24,7 +26,7 @@ from oslo_utils import timeutils
 
 from aio.images.busybox import build_busybox
 from aio.lxd import LxdDaemon
-from benchmarks.stats import Row
+from benchmarks.stats import Cost, Row, paired
 from nova_lxd.virt import image, network
 from nova_lxd.virt.driver import LXDDriver
 from nova_lxd.virt.model import ImageSource
@@ -33,6 +35,7 @@ CONF = nova.conf.CONF
 IMAGE_ID = "6d1c2cf0-0f4b-4b5e-9a39-7d8f0c3f1a00"
 PROJECT = {"project": "nova"}
 ROOT = {"type": "disk", "path": "/", "pool": "default", "size": "1GiB"}
+_daemons: list[psutil.Process] = []
 CONFIG = {"limits.cpu": "1", "limits.memory": "64MiB", "security.idmap.isolated": "true"}
 
 
@@ -45,6 +48,34 @@ class Contest:
     fingerprint: str
 
 
+@dataclass(frozen=True)
+class Step:
+    """One action of both contestants; what is unnamed is not reported."""
+
+    name: str
+    ours: Callable[[], object]
+    raw: Callable[[], object]
+    ready: Callable[[], object] = lambda: None
+    """Waits until both are where the action begins; it is not timed."""
+
+
+def duel(
+    steps: Callable[[int], Iterable[Step]], peer: str, target: float, *, rounds: int, warm_ups: int
+) -> list[Row]:
+    """Let both go through the steps of each round; who is first changes from round to round."""
+    ours: dict[str, list[Cost]] = defaultdict(list)
+    raw: dict[str, list[Cost]] = defaultdict(list)
+    for number in range(rounds + warm_ups):
+        for step in steps(number):
+            step.ready()
+            turns = [(step.ours, ours), (step.raw, raw)]
+            for call, costs in turns if number % 2 else reversed(turns):
+                cost = timed(call)
+                if step.name and number >= warm_ups:
+                    costs[step.name].append(cost)
+    return [paired(name, ours[name], peer, raw[name], target) for name in ours]
+
+
 @contextlib.contextmanager
 def contest() -> Iterator[Contest]:
     """Start a LXD with an image in its store, and remove it."""
@@ -53,20 +84,30 @@ def contest() -> Iterator[Contest]:
         lxd = LxdDaemon(Path(folder) / "lxd", group=None)
         try:
             lxd.start()
+            _daemons.append(psutil.Process(lxd.process.pid))
             lxd.create_pool("default", size="5GiB")
             driver = _driver(lxd, Path(folder))
             endpoint = f"http+unix://{parse.quote(str(lxd.socket), safe='')}"
             client = pylxd.Client(endpoint, project="nova")
             yield Contest(driver, client, _upload(driver, Path(folder)))
         finally:
+            _daemons.clear()
             lxd.purge()
 
 
-def timed(call: Callable[[], object]) -> float:
-    """Return the seconds that a call takes."""
+def timed(call: Callable[[], object]) -> Cost:
+    """Return what a call costs; the CPU time is that of this process and of LXD."""
+    cpu = _cpu_seconds()
     start = time.perf_counter()
     call()
-    return time.perf_counter() - start
+    seconds = time.perf_counter() - start
+    return Cost(seconds, _cpu_seconds() - cpu)
+
+
+def _cpu_seconds() -> float:
+    """CPU time of this process, the daemons, and those children of theirs that have ended."""
+    times = [process.cpu_times() for process in (psutil.Process(), *_daemons)]
+    return sum(t.user + t.system + t.children_user + t.children_system for t in times)
 
 
 def server(number: int) -> objects.Instance:

@@ -34,7 +34,7 @@ from requests_toolbelt import MultipartEncoder
 from aio.images.busybox import build_busybox
 from benchmarks import contest as contests
 from benchmarks.contest import CONF, PROJECT, Contest, timed
-from benchmarks.stats import Row, paired, table
+from benchmarks.stats import Cost, Row, paired, table
 from nova_lxd.virt import image, rootfs
 from nova_lxd.virt import snapshot as snapshots
 from nova_lxd.virt.imagecache import source_of
@@ -115,13 +115,13 @@ def _boots(contest: Contest, path: Path, rounds: int) -> list[Row]:
         "blind": lambda number: _blind_boot(contest, path, number),
         "raw": lambda number: _raw_boot(contest, path, number),
     }
-    times: dict[str, list[float]] = {name: [] for name in turns}
+    times: dict[str, list[Cost]] = {name: [] for name in turns}
     for number in range(rounds + WARM_UPS):
         names = list(turns)
         for name in names[number % 3 :] + names[: number % 3]:
-            seconds = turns[name](number)
+            cost = turns[name](number)
             if number >= WARM_UPS:
-                times[name].append(seconds)
+                times[name].append(cost)
     form = path.name.partition(".")[2]
     return [
         paired(f"first boot, {form}", times["ours"], "raw LXD", times["raw"], 1.30),
@@ -129,7 +129,7 @@ def _boots(contest: Contest, path: Path, rounds: int) -> list[Row]:
     ]
 
 
-def _cold_boot(contest: Contest, path: Path, number: int) -> float:
+def _cold_boot(contest: Contest, path: Path, number: int) -> Cost:
     driver = contest.driver
     server = contests.server(number)
     meta = contests.image_meta()
@@ -137,12 +137,12 @@ def _cold_boot(contest: Contest, path: Path, number: int) -> float:
     meta.size = path.stat().st_size
     Glance.content = path
     context = nova_context.get_admin_context()
-    seconds = timed(lambda: driver.spawn(context, server, meta, [], "", {}))
+    cost = timed(lambda: driver.spawn(context, server, meta, [], "", {}))
     driver.destroy(None, server, None)
     found = driver._session.find_image(source_of(meta).id)
     assert found
     driver._session.delete_image(found.fingerprint)
-    return seconds
+    return cost
 
 
 class _Blind:
@@ -156,12 +156,12 @@ class _Blind:
         return iter(functools.partial(self._stream.read, 4 * CHUNK), b"")
 
 
-def _blind_boot(contest: Contest, path: Path, number: int) -> float:
+def _blind_boot(contest: Contest, path: Path, number: int) -> Cost:
     with mock.patch.object(rootfs, "Screening", _Blind):
         return _cold_boot(contest, path, number)
 
 
-def _raw_boot(contest: Contest, path: Path, number: int) -> float:
+def _raw_boot(contest: Contest, path: Path, number: int) -> Cost:
     source = source_of(contests.image_meta())
     metadata = image.metadata_tarball(source, contest.driver._facts)
     fingerprint = ""
@@ -172,11 +172,11 @@ def _raw_boot(contest: Contest, path: Path, number: int) -> float:
         contests.raw_create(contest, "raw", fingerprint=fingerprint)
         contests.raw_state(contest, "raw", "start")
 
-    seconds = timed(boot)
+    cost = timed(boot)
     contests.raw_state(contest, "raw", "stop", force=True)
     contests.raw_delete(contest, "raw")
     contest.driver._session.delete_image(fingerprint)
-    return seconds
+    return cost
 
 
 def _raw_upload(contest: Contest, metadata: bytes, path: Path) -> str:
@@ -206,32 +206,32 @@ def _snapshots(contest: Contest, path: Path, rounds: int) -> list[Row]:
     Glance.content = path
     context = nova_context.get_admin_context()
     driver.spawn(context, server, meta, [], "", {})
-    times: dict[str, list[float]] = {"ours": [], "raw": []}
+    times: dict[str, list[Cost]] = {"ours": [], "raw": []}
     turns = {
         "ours": lambda: _snapshot(contest, server),
         "raw": lambda: _raw_snapshot(contest, server.name),
     }
     for number in range(rounds + WARM_UPS):
         for name in sorted(turns, reverse=bool(number % 2)):
-            seconds = turns[name]()
+            cost = turns[name]()
             if number >= WARM_UPS:
-                times[name].append(seconds)
+                times[name].append(cost)
     driver.destroy(None, server, None)
     return [paired("snapshot", times["ours"], "raw LXD", times["raw"], 1.10)]
 
 
-def _snapshot(contest: Contest, server: Any) -> float:
+def _snapshot(contest: Contest, server: Any) -> Cost:
     image_id = str(uuid.uuid4())
     context = nova_context.get_admin_context()
     driver = contest.driver
-    seconds = timed(lambda: driver.snapshot(context, server, image_id, lambda **states: None))
+    cost = timed(lambda: driver.snapshot(context, server, image_id, lambda **states: None))
     kept = driver._session.find_image(image_id)
     if kept:
         driver._session.delete_image(kept.fingerprint)
-    return seconds
+    return cost
 
 
-def _raw_snapshot(contest: Contest, name: str) -> float:
+def _raw_snapshot(contest: Contest, name: str) -> Cost:
     api = contest.client.api
     snapshot = api.instances[name].snapshots
     fingerprint = ""
@@ -252,9 +252,9 @@ def _raw_snapshot(contest: Contest, name: str) -> float:
             pass
         contests.finish(contest.client, snapshot["raw"].delete(params=PROJECT))
 
-    seconds = timed(take)
+    cost = timed(take)
     contest.driver._session.delete_image(fingerprint)
-    return seconds
+    return cost
 
 
 if __name__ == "__main__":

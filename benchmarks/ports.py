@@ -14,9 +14,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,22 +25,13 @@ from nova.network import model as network_model
 
 from benchmarks import contest as contests
 from benchmarks import wires as wirings
-from benchmarks.contest import PROJECT, Contest, timed
-from benchmarks.stats import Row, paired, table
+from benchmarks.contest import PROJECT, Contest, Step
+from benchmarks.stats import Row, table
 from benchmarks.wires import WIRINGS, Wires
 
 WARM_UPS = 5
 TARGET = 1.15
 RAW = "raw"
-
-
-@dataclass(frozen=True)
-class Step:
-    """One action of both contestants."""
-
-    name: str
-    ours: Callable[[], object]
-    raw: Callable[[], object]
 
 
 def main() -> None:
@@ -61,16 +50,11 @@ def main() -> None:
 
 
 def _measure(contest: Contest, wires: Wires, chosen: Sequence[str], rounds: int) -> list[Row]:
-    ours: dict[str, list[float]] = defaultdict(list)
-    raw: dict[str, list[float]] = defaultdict(list)
-    for number in range(rounds + WARM_UPS):
-        for step in (s for wiring in chosen for s in _round(contest, wires, wiring, number)):
-            turns = [(step.ours, ours), (step.raw, raw)]
-            for call, times in turns if number % 2 else reversed(turns):
-                seconds = timed(call)
-                if number >= WARM_UPS:
-                    times[step.name].append(seconds)
-    return [paired(name, ours[name], "raw LXD + os-vif", raw[name], TARGET) for name in ours]
+    def steps(number: int) -> Iterator[Step]:
+        for wiring in chosen:
+            yield from _round(contest, wires, wiring, number)
+
+    return contests.duel(steps, "raw LXD + os-vif", TARGET, rounds=rounds, warm_ups=WARM_UPS)
 
 
 def _round(contest: Contest, wires: Wires, wiring: str, number: int) -> Iterator[Step]:

@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks import contest as contests
-from benchmarks.contest import Contest, timed
-from benchmarks.stats import Row, paired, table
+from benchmarks.contest import Contest, Step
+from benchmarks.stats import Row, table
 
 WARM_UPS = 5
 
@@ -34,25 +35,14 @@ def main() -> None:
 
 
 def _measure(contest: Contest, rounds: int) -> list[Row]:
-    driver = contest.driver
-    times: dict[str, list[float]] = {"spawn": [], "raw spawn": [], "destroy": [], "raw destroy": []}
-    for number in range(rounds + WARM_UPS):
-        server = contests.server(number)
-        turns = {
-            "spawn": lambda server=server: contests.spawn(driver, server),
-            "raw spawn": lambda: _raw_spawn(contest),
-            "destroy": lambda server=server: driver.destroy(None, server, None),
-            "raw destroy": lambda: _raw_destroy(contest),
-        }
-        order = list(turns) if number % 2 else ["raw spawn", "spawn", "raw destroy", "destroy"]
-        for name in order:
-            seconds = timed(turns[name])
-            if number >= WARM_UPS:
-                times[name].append(seconds)
-    return [
-        paired("spawn", times["spawn"], "raw LXD", times["raw spawn"], 1.10),
-        paired("destroy", times["destroy"], "raw LXD", times["raw destroy"], 1.10),
-    ]
+    def steps(number: int) -> Iterator[Step]:
+        driver, server = contest.driver, contests.server(number)
+        yield Step("spawn", lambda: contests.spawn(driver, server), lambda: _raw_spawn(contest))
+        yield Step(
+            "destroy", lambda: driver.destroy(None, server, None), lambda: _raw_destroy(contest)
+        )
+
+    return contests.duel(steps, "raw LXD", 1.10, rounds=rounds, warm_ups=WARM_UPS)
 
 
 def _raw_spawn(contest: Contest) -> None:

@@ -36,7 +36,7 @@ from nova.network import model as network_model
 from benchmarks import contest as contests
 from benchmarks import wires as wirings
 from benchmarks.contest import PROJECT, Contest
-from benchmarks.stats import Row, paired, table
+from benchmarks.stats import Cost, Row, paired, table
 from benchmarks.wires import BRIDGE, MTU, WIRINGS, Wires, device, ip
 
 WARM_UPS = 2
@@ -87,14 +87,14 @@ def main() -> None:
 
 
 def _measure(pairs: dict[tuple[str, str], Pair], rounds: int, seconds: int) -> list[Row]:
-    times: dict[tuple[str, str], list[float]] = {key: [] for key in pairs}
+    times: dict[tuple[str, str], list[Cost]] = {key: [] for key in pairs}
     for number in range(rounds + WARM_UPS):
         keys = list(pairs)
         # Neighbours change places, so that neither is always the first one.
         for key in keys if number // 2 % 2 else reversed(keys):
             taken = _seconds_per_gib(pairs[key], seconds, back=bool(number % 2))
             if number >= WARM_UPS:
-                times[key].append(taken)
+                times[key].append(Cost(taken))
     return [
         paired(f"1 GiB, {wiring}", times[wiring, "ours"], "plain namespaces", plain, TARGET)
         for (wiring, name), plain in times.items()
