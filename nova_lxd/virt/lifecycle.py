@@ -13,7 +13,7 @@ from nova import objects, thread_pool_factory
 from nova.compute import task_states, vm_states
 from nova.virt import driver as nova_driver
 from oslo_log import log as logging
-from oslo_utils import excutils, timeutils
+from oslo_utils import excutils
 
 from nova_lxd import exception
 from nova_lxd.virt import configdrive, devicetags, network, personality
@@ -29,6 +29,7 @@ from nova_lxd.virt.imagecache import ImageCache
 from nova_lxd.virt.model import HostFacts
 from nova_lxd.virt.order import Order, order_of
 from nova_lxd.virt.session import Session
+from nova_lxd.virt.timeline import Timeline
 from nova_lxd.virt.undo import Step, Undo, remove_all
 
 CONF = nova.conf.CONF
@@ -90,8 +91,13 @@ class Lifecycle:
         files = functools.partial(
             personality.put, self._session, instance.name, injected_files or ()
         )
-        with timeutils.StopWatch() as watch, Undo(instance) as undo:
-            create = functools.partial(self._create, undo, context, instance, order, drive, files)
+        timeline = Timeline()
+        with Undo(instance) as undo:
+
+            def create() -> None:
+                self._create(undo, context, instance, order, drive, files)
+                timeline.done("container")
+
             awaited = order.vifs if power_on else []
             with network.plugged_event(self._virtapi, instance, awaited):
                 creation = thread_pool_factory.spawn(create)
@@ -99,11 +105,13 @@ class Lifecycle:
                     network.remove_stale_taps(order.vifs)
                     undo.add("ports", functools.partial(network.unplug, instance, network_info))
                     network.plug(instance, network_info)
+                    timeline.done("ports")
+            timeline.done("network")
             if power_on:
                 self._session.change_state(instance.name, "start")
             if instance.task_state == task_states.REBUILD_SPAWNING:
                 _end_if_deleted(context, instance)
-        LOG.info("Built in %.2f s", watch.elapsed(), instance=instance)
+        LOG.info("Built in %.2f s (%s)", timeline.elapsed(), timeline, instance=instance)
 
     def check_rebuild(
         self,
