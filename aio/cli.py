@@ -20,6 +20,7 @@ from aio.settings import DEFAULT_STATE, LXD_DRIVER, Settings
 _LATER = {
     "demo": ("aio.demo", "up, then the whole story with three servers"),
     "test": ("aio.testing", "run the tests: unit, functional, cloud"),
+    "bench": ("aio.bench", "measure against the raw LXD API and others, and draw it"),
     "tempest": ("aio.tempest", "run Tempest against the running cloud"),
     "image": ("aio.images.cli", "build an image and upload it"),
 }

@@ -238,6 +238,30 @@ def make_environment(settings: Settings, reporter: report.Reporter) -> None:
     (settings.venv / "complete").write_text(environment_fingerprint())
 
 
+def ensure_environment(settings: Settings, reporter: report.Reporter) -> None:
+    """Make the virtual environment unless it is complete; for whoever needs no cloud."""
+    try:
+        settings.state.mkdir(parents=True, exist_ok=True)
+    except PermissionError as error:
+        raise AioError(str(error), hint="choose a folder of yours with --state DIR") from error
+    if not environment_is_complete(settings):
+        make_environment(settings, reporter)
+
+
+def install_extras(settings: Settings, extras: str, reporter: report.Reporter) -> None:
+    """Add the packages of pyproject.toml's ``extras`` (comma-separated); quick when done."""
+    mark = settings.venv / f"extras-{extras}"
+    fingerprint = environment_fingerprint()
+    if mark.exists() and mark.read_text() == fingerprint:
+        return
+    package = f"{REPOSITORY}[{extras}]"
+    install = [settings.program("pip"), "install", "--no-input", "--editable", package]
+    env = {"PIP_CONSTRAINT": str(CONSTRAINTS), "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
+    for line in stream(install, env):
+        reporter.progress(line)
+    mark.write_text(fingerprint)
+
+
 def _counter(reporter: report.Reporter) -> Callable[[str], None]:
     collected = 0
 

@@ -59,6 +59,7 @@ RINGS = (
     ),
 )
 CHECKS = ("lint", "mypy")
+EXTRAS = "test,lint"
 
 
 @dataclass(frozen=True)
@@ -268,8 +269,11 @@ def prepare(settings: Settings, *, as_root: bool) -> None:
     """Install the packages (root only), the environment and the test tools; quick when done."""
     reporter = Reporter()
     steps: list[tuple[str, Callable[[Reporter], None]]] = [
-        ("Install OpenStack with pip", lambda reporter: _make_environment(settings, reporter)),
-        ("Install the test tools with pip", lambda reporter: _install_tools(settings, reporter)),
+        ("Install OpenStack with pip", functools.partial(machine.ensure_environment, settings)),
+        (
+            "Install the test tools with pip",
+            functools.partial(machine.install_extras, settings, EXTRAS),
+        ),
     ]
     if as_root:
         install = functools.partial(machine.install_packages, more=machine.TEST_PACKAGES)
@@ -277,28 +281,6 @@ def prepare(settings: Settings, *, as_root: bool) -> None:
     for number, (title, step) in enumerate(steps, 1):
         with reporter.stage(number, len(steps), title):
             step(reporter)
-
-
-def _make_environment(settings: Settings, reporter: Reporter) -> None:
-    try:
-        settings.state.mkdir(parents=True, exist_ok=True)
-    except PermissionError as error:
-        raise AioError(str(error), hint="choose a folder of yours with --state DIR") from error
-    if not machine.environment_is_complete(settings):
-        machine.make_environment(settings, reporter)
-
-
-def _install_tools(settings: Settings, reporter: Reporter) -> None:
-    mark = settings.venv / "test-tools"
-    fingerprint = machine.environment_fingerprint()
-    if mark.exists() and mark.read_text() == fingerprint:
-        return
-    package = f"{REPOSITORY}[test,lint]"
-    install = [settings.program("pip"), "install", "--no-input", "--editable", package]
-    env = {"PIP_CONSTRAINT": str(machine.CONSTRAINTS), "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
-    for line in machine.stream(install, env):
-        reporter.progress(line)
-    mark.write_text(fingerprint)
 
 
 def main(settings: Settings, argv: Sequence[str]) -> int:

@@ -216,7 +216,7 @@ def main() -> int:
     finally:
         problems = outages.tenant.take_down()
     firewall = settings.choices.firewall
-    report = {"firewall": firewall, "rows": rows, "problems": problems}
+    report = {"firewall": firewall, "outages": rows, "problems": problems}
     results = Path(__file__).parent / "results" / f"outages-{firewall}.json"
     results.write_text(json.dumps(report, indent=1) + "\n")
     wrong = [name for name, row in rows.items() if set(row["ports"]) != {"ACTIVE"}]

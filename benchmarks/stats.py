@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import statistics
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from prettytable import PrettyTable
@@ -94,17 +94,34 @@ def _figures(who: str, costs: Sequence[Cost]) -> dict[str, Any]:
     }
 
 
+HEADER = (
+    "",
+    "against",
+    "p50",
+    "p95",
+    "CPU",
+    "its p50",
+    "its p95",
+    "its CPU",
+    "ratio [95 %]",
+    "target",
+    "n",
+)
+
+
 def table(rows: Sequence[Row]) -> str:
     """Lay the rows out for a terminal."""
-    shown = PrettyTable(["", "against", "p50", "p95", "CPU", "its p50", "its p95", "its CPU"])
-    shown.add_column("ratio [95 %]", [])
-    shown.add_column("target", [])
-    shown.add_column("n", [])
+    shown = PrettyTable(HEADER)
     shown.align = "r"
-    shown.align[""] = shown.align["against"] = "l"
-    for row in rows:
-        shown.add_row(cells(row))
+    shown.align[HEADER[0]] = shown.align[HEADER[1]] = "l"
+    shown.add_rows(list(map(cells, rows)))
     return f"{shown.get_string()}\nms; CPU is the mean, of the caller and LXD"
+
+
+def row_of(kept: dict[str, Any]) -> Row:
+    """Return the row that was kept as JSON."""
+    known = {field.name for field in fields(Row)}
+    return Row(**{key: kept.get(key) for key in known})
 
 
 def cells(row: Row) -> list[str]:

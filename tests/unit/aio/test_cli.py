@@ -75,7 +75,7 @@ def test_help_lists_the_commands(
 ) -> None:
     assert cli.main(argv) == status
     printed = capsys.readouterr().out
-    for command in ("up", "down", "status", "env", "demo", "test", "tempest", "image"):
+    for command in ("up", "down", "status", "env", "demo", "test", "bench", "tempest", "image"):
         assert f"\n  {command} " in printed
 
 

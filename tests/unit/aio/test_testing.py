@@ -140,7 +140,7 @@ def test_root_gets_the_packages_of_the_functional_tests(
     install = "aio.machine.install_packages"
     monkeypatch.setattr(install, lambda reporter, more: asked.extend(more))
     monkeypatch.setattr("aio.machine.environment_is_complete", lambda settings: True)
-    monkeypatch.setattr(testing, "_install_tools", lambda settings, reporter: None)
+    monkeypatch.setattr("aio.machine.install_extras", lambda settings, extras, reporter: None)
 
     testing.prepare(settings, as_root=False)
     assert asked == []
