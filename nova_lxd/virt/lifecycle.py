@@ -188,7 +188,8 @@ class Lifecycle:
     ) -> None:
         """Make the container, with what the tenant injects on a config drive or in its root."""
         needed = (order.source, order.flavor, order.trusted_certs)
-        with self._images.used(context, *needed) as image, self._ids.reserved() as ids:
+        reserved = self._ids.reserved(order.server.name)
+        with self._images.used(context, *needed) as image, reserved as ids:
             spec = instance_translator.compose(
                 order.server, order.flavor, order.vifs, self._host, image.fingerprint, ids
             )

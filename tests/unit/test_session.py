@@ -114,8 +114,12 @@ class TestHost:
         fake.state.add_instance("default", "other", config={"volatile.idmap.base": "331072"})
         fake.state.add_instance("default", "shared", config={"volatile.idmap.base": "0"})
         build(session, image, base=165536)
-        found = sorted(session.taken_id_ranges(), key=lambda taken: taken.base)
-        assert found == [IdRange(165536, 65536), IdRange(331072, 65536)]
+        assert session.taken_id_ranges() == {
+            ("default", "other"): IdRange(331072, 65536),
+            (PROJECT, "instance-1"): IdRange(165536, 65536),
+        }
+        everywhere = {("default", "other"), ("default", "shared"), (PROJECT, "instance-1")}
+        assert session.instance_names() == everywhere
 
 
 class TestInstances:
@@ -355,6 +359,7 @@ READS = {
     "pool_names": lambda session: session.pool_names(),
     "pool_space": lambda session: session.pool_space("default"),
     "resources": lambda session: session.resources(),
+    "instance_names": lambda session: session.instance_names(),
     "taken_id_ranges": lambda session: session.taken_id_ranges(),
     "profile_names": lambda session: session.profile_names(),
     "states": lambda session: session.states(),

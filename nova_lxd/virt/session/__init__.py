@@ -46,6 +46,9 @@ REQUIRED_EXTENSIONS = (
 )
 """What the driver asks of LXD; all of them are in LXD 4.0 and later."""
 
+InstanceKey = tuple[str, str]
+"""An instance's LXD project, and its name in there."""
+
 _AFTER = {"start": "Running", "stop": "Stopped", "freeze": "Frozen", "unfreeze": "Running"}
 
 
@@ -127,10 +130,18 @@ class Session(Images, Updates, Snapshots, Files, Volumes, Commands, Terminals, M
             self.delete_instance(name)
         return _whole_range(json.loads(config["volatile.idmap.next"]))
 
-    def taken_id_ranges(self) -> list[IdRange]:
-        """List the isolated id ranges of every instance of this LXD, whoever's it is."""
+    def instance_names(self) -> set[InstanceKey]:
+        """Name every instance of this LXD, whoever's it is; far quicker than reading them."""
+        return {_key(url) for url in self.get("instances", params={"all-projects": "true"}) or ()}
+
+    def taken_id_ranges(self) -> dict[InstanceKey, IdRange]:
+        """Read the isolated id ranges of every instance of this LXD, whoever's it is."""
         answer = self.get("instances", params={"recursion": "1", "all-projects": "true"})
-        return [taken for instance in answer if (taken := _isolated_range(instance["config"]))]
+        return {
+            (instance["project"], instance["name"]): taken
+            for instance in answer
+            if (taken := _isolated_range(instance["config"]))
+        }
 
     # -- profiles
 
@@ -233,6 +244,12 @@ class Session(Images, Updates, Snapshots, Files, Volumes, Commands, Terminals, M
 def _names(urls: Iterable[str] | None) -> list[str]:
     """Read the names in LXD's list of URLs; an empty list is null in some of its dialects."""
     return [parse.urlsplit(url).path.rsplit("/", 1)[-1] for url in urls or ()]
+
+
+def _key(url: str) -> InstanceKey:
+    parts = parse.urlsplit(url)
+    project = parse.parse_qs(parts.query).get("project", ["default"])[0]
+    return project, parts.path.rsplit("/", 1)[-1]
 
 
 def _server_info(host: Mapping[str, Any]) -> ServerInfo:
