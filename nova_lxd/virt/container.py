@@ -48,6 +48,14 @@ class Containers:
             return own
         return self._rescue_state(instance) or own
 
+    def recent(self, instance: Any) -> InstanceState | None:
+        """Return what the last look at all containers told of a server's; None to look anew.
+
+        Of a rescued server only its own container is known so, which the tenant does not see.
+        """
+        own = self._session.recent(instance.name)
+        return own if own and own.role != instance_translator.RESCUED_ROLE else None
+
     def _rescue_state(self, instance: Any) -> InstanceState | None:
         try:
             state = self._session.state(instance_translator.rescue_name(instance.name))

@@ -32,7 +32,7 @@ from nova_lxd.virt.imagecache import ImageCache
 from nova_lxd.virt.interface import Interfaces
 from nova_lxd.virt.lifecycle import Lifecycle
 from nova_lxd.virt.migration import Migration
-from nova_lxd.virt.model import HostFacts
+from nova_lxd.virt.model import HostFacts, InstanceState
 from nova_lxd.virt.power import Power
 from nova_lxd.virt.rescue import Rescue
 from nova_lxd.virt.serial import SerialConsoles
@@ -54,7 +54,7 @@ LOG = logging.getLogger(__name__)
 
 conf.register_opts(CONF)
 
-_POWER_STATES = {
+_POWER_STATES: dict[str, int] = {
     "running": power_state.RUNNING,
     "paused": power_state.PAUSED,
     "shutdown": power_state.SHUTDOWN,
@@ -167,13 +167,18 @@ class LXDDriver(driver.ComputeDriver):  # type: ignore[misc]
 
     @translated()
     def get_info(self, instance: Any, use_cache: bool = True) -> Any:
+        # Nova's power sync alone takes what was read before: it counts the servers first, and that
+        # one request tells of them all.  What it would act on, LXD is asked again.
+        recent = self._containers.recent(instance) if use_cache else None
+        if recent and _power_state(recent) == instance.power_state:
+            return hardware.InstanceInfo(state=instance.power_state)
         try:
-            status = self._containers.current(instance).status
+            state = _power_state(self._containers.current(instance))
         except exception.LXDUnreachable:
             if instance.task_state not in _BUILT:
                 raise
-            return hardware.InstanceInfo(state=power_state.NOSTATE)
-        return hardware.InstanceInfo(state=_POWER_STATES[instance_translator.power(status)])
+            state = power_state.NOSTATE
+        return hardware.InstanceInfo(state=state)
 
     # -- the life of a server
 
@@ -509,6 +514,10 @@ class LXDDriver(driver.ComputeDriver):  # type: ignore[misc]
             enforce_multipath=True,
             host=CONF.host,
         )
+
+
+def _power_state(container: InstanceState) -> int:
+    return _POWER_STATES[instance_translator.power(container.status)]
 
 
 def _inventory(

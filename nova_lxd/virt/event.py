@@ -176,6 +176,7 @@ class Events:
             now = time.monotonic()
             event = stream.next(self._watch.patience(now, surveyed + _ROUND - now))
             if event:
+                self._session.forget(event.name)
                 self._watch.hear(event, time.monotonic(), self._hold)
 
     def _look(self, name: str) -> None:

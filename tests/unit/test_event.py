@@ -146,6 +146,7 @@ class LXD:
     def __init__(self):
         self.status = "Running"
         self.streams = queue.Queue()
+        self.forgotten = []
 
     @contextmanager
     def events(self):
@@ -158,6 +159,9 @@ class LXD:
 
     def state(self, name):
         return state(self.status)
+
+    def forget(self, name):
+        self.forgotten.append(name)
 
 
 @pytest.fixture
@@ -185,6 +189,7 @@ def test_nova_is_told(lxd, told):
     stream.events.put(heard("stopped"))
     event = told.get(timeout=30)
     assert (event.get_instance_uuid(), event.get_transition()) == ("uuid-one", STOPPED)
+    assert lxd.forgotten == ["one", "one"]
 
 
 def test_what_happened_while_lxd_was_away_is_told(lxd, told):

@@ -29,6 +29,7 @@ from nova_lxd.virt.session.files import Files
 from nova_lxd.virt.session.images import Images
 from nova_lxd.virt.session.measures import Measures
 from nova_lxd.virt.session.snapshots import Snapshots
+from nova_lxd.virt.session.survey import Survey
 from nova_lxd.virt.session.terminals import Terminals
 from nova_lxd.virt.session.transport import Timeouts, Transport
 from nova_lxd.virt.session.update import Updates
@@ -73,6 +74,10 @@ class PoolSpace:
 
 class Session(Images, Updates, Snapshots, Files, Volumes, Commands, Terminals, Measures, Transport):
     """One LXD project as the driver sees it.  Safe to share between threads."""
+
+    def __init__(self, endpoint: str, project: str, timeouts: Timeouts) -> None:
+        super().__init__(endpoint, project, timeouts)
+        self._survey = Survey()
 
     def server(self) -> ServerInfo:
         """Reach LXD and say who answers; raises what ``connect`` raises."""
@@ -162,7 +167,18 @@ class Session(Images, Updates, Snapshots, Files, Volumes, Commands, Terminals, M
 
     def states(self) -> list[InstanceState]:
         """Read every instance of our project in one request."""
-        return [_state(item) for item in self.get("instances", params={"recursion": "1"})]
+        survey = self._survey = Survey()
+        states = [_state(item) for item in self.get("instances", params={"recursion": "1"})]
+        survey.fill(states)
+        return states
+
+    def recent(self, name: str) -> InstanceState | None:
+        """Return what the last ``states`` told of an instance; None if that may be wrong by now."""
+        return self._survey.find(name)
+
+    def forget(self, name: str) -> None:
+        """Note that somebody did something to an instance: ``recent`` tells no more of it."""
+        self._survey.forget(name)
 
     def state(self, name: str) -> InstanceState:
         """Read one instance; NotFound without it."""
@@ -213,6 +229,8 @@ class Session(Images, Updates, Snapshots, Files, Volumes, Commands, Terminals, M
         except exception.LXDError as error:
             if not self._is(name, _AFTER[action], error):
                 raise
+        finally:
+            self.forget(name)
 
     def _is(self, name: str, status: str, refusal: exception.LXDError) -> bool:
         """Whether an instance certainly has a status that LXD refused to bring about.
