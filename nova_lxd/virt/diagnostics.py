@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import time
 from typing import Any
 
 import psutil
@@ -105,6 +107,19 @@ def _add_nic(result: Any, nic: NicUsage) -> None:
 
 def _age(launched: Any) -> int:
     return int(timeutils.delta_seconds(timeutils.normalize_time(launched), timeutils.utcnow()))
+
+
+def host_uptime() -> str:
+    """Tell of the host what uptime(1) prints, which clients of Nova take apart.
+
+    Starting that program takes longer (20 ms) than all else that Nova asks of a host every minute.
+    """
+    minutes = int(time.time() - psutil.boot_time()) // 60
+    days, minutes = divmod(minutes, 24 * 60)
+    up = (f"{days} days, " if days else "") + f"{minutes // 60:2}:{minutes % 60:02}"
+    load = ", ".join(f"{average:.2f}" for average in os.getloadavg())
+    now = time.strftime("%H:%M:%S")
+    return f" {now} up {up},  {len(psutil.users())} users,  load average: {load}\n"
 
 
 def host_cpu_stats() -> dict[str, int]:

@@ -14,7 +14,6 @@ from nova.console import type as console_type
 from nova.objects import fields
 from nova.virt import driver, hardware
 from os_brick.initiator import connector
-from oslo_concurrency import processutils
 from oslo_log import log as logging
 
 from nova_lxd import conf, exception
@@ -487,7 +486,7 @@ class LXDDriver(driver.ComputeDriver):  # type: ignore[misc]
     ) -> None:
         ratios = self._get_allocation_ratios(provider_tree.data(nodename).inventory)
         reserved_gb = self._get_reserved_host_disk_gb_from_config()
-        inventory = _inventory(self._host.capacity(), ratios, reserved_gb)
+        inventory = _inventory(self._host.last_capacity(), ratios, reserved_gb)
         provider_tree.update_inventory(nodename, inventory)
         provider_tree.add_traits(nodename, *_TRAITS)
 
@@ -495,8 +494,7 @@ class LXDDriver(driver.ComputeDriver):  # type: ignore[misc]
         return str(CONF.my_ip)
 
     def get_host_uptime(self) -> str:
-        output, _ = processutils.execute("env", "LANG=C", "uptime")
-        return str(output)
+        return diagnostics.host_uptime()
 
     def get_host_cpu_stats(self) -> dict[str, int]:
         return diagnostics.host_cpu_stats()

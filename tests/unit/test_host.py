@@ -1,10 +1,14 @@
 """A host that cannot run servers is refused in one line that names the option and the remedy."""
 
+import re
+import time
+
 import nova.conf
+import psutil
 import pytest
 
 from nova_lxd import conf, exception
-from nova_lxd.virt import host
+from nova_lxd.virt import diagnostics, host
 from nova_lxd.virt.model import IdRange
 from nova_lxd.virt.session import REQUIRED_EXTENSIONS, PoolSpace, ServerInfo
 
@@ -37,6 +41,7 @@ class Lxd:
         self.info = ServerInfo("vm", version, "6.1", ("x86_64", "i686"), frozenset(extensions))
         self.error = error
         self.projects = []
+        self.measured = 0
 
     def server(self):
         if self.error:
@@ -58,6 +63,7 @@ class Lxd:
         return PoolSpace(total=20 * 1024**3, used=5 * 1024**3)
 
     def resources(self):
+        self.measured += 1
         return RESOURCES
 
     def default_id_range(self, pool):
@@ -141,6 +147,31 @@ def test_capacity_is_in_whole_mebibytes_and_gibibytes():
     assert (capacity.vcpus, capacity.memory_mb, capacity.memory_mb_used) == (4, 8192, 1024)
     assert (capacity.disk_gb, capacity.disk_gb_used) == (20, 5)
     assert '"topology": {"sockets": 1, "cores": 2, "threads": 2}' in capacity.cpu_info
+
+
+def test_the_capacity_is_measured_when_it_is_not_known_yet():
+    lxd = Lxd()
+    measured = host.Host(lxd)
+    assert measured.last_capacity() == measured.last_capacity() == measured.capacity()
+    assert lxd.measured == 2
+
+
+UPTIME = r"\s*(.+)\sup\s+(.+),\s+(.+)\susers?,\s+load average:\s(.+)"
+"""How openstackclient takes it apart."""
+
+
+@pytest.mark.parametrize(
+    ("seconds", "up"),
+    [(20, "0:00"), (3680, "1:01"), (86400 * 3 + 43220, "3 days, 12:00")],
+    ids=["just now", "an hour", "days"],
+)
+def test_the_uptime_is_what_clients_expect(monkeypatch, seconds, up):
+    monkeypatch.setattr("psutil.boot_time", lambda: time.time() - seconds)
+    found = re.match(UPTIME, diagnostics.host_uptime())
+    assert found
+    assert found[2].strip() == up
+    assert found[3] == str(len(psutil.users()))
+    assert len(found[4].split(", ")) == 3
 
 
 @pytest.mark.parametrize(
