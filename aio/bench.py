@@ -41,15 +41,18 @@ class Bench:
 
 BENCHES = (
     Bench("spawn", 1),
+    Bench("threads", 5),
     Bench("ports", 4),
     Bench("actions", 8),
     Bench("images", 8),
     Bench("image_memory", 2),
+    Bench("periodic", 12),
     Bench("throughput", 6),
     Bench("boot", 5, cloud=True),
-    Bench("servers", 3, cloud=True),
     Bench("cycles", 5, cloud=True),
     Bench("outages", 3, cloud=True),
+    Bench("scale", 40, cloud=True),
+    Bench("memory", 40, cloud=True),
 )
 
 

@@ -52,6 +52,10 @@ class Cloud:
         own = [unit.process for unit in self.units()]
         return [*self.ovs.processes, self.lxd.lxcfs.process, self.lxd.process, *own]
 
+    def leaders(self) -> dict[int, str]:
+        """Return the names of the processes that run, by their ids."""
+        return {process.pid: process.name for process in self.processes() if process.pid}
+
     def any_running(self) -> bool:
         """Tell whether anything of this cloud runs."""
         return any(process.pid for process in self.processes())
@@ -64,8 +68,7 @@ class Cloud:
 
     def status(self) -> list[Row]:
         """Ask every service how it is."""
-        leaders = {process.pid: process.name for process in self.processes() if process.pid}
-        memory = memory_by_service(self.owners, leaders)
+        memory = memory_by_service(self.owners, self.leaders())
         database, switch = self.ovs.processes
         ovs, lxd = self.ovs.healthy(), self.lxd.healthy()
         rows = [(process.name, process.pid, ovs) for process in (database, switch)]

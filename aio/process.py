@@ -77,19 +77,25 @@ def session(pid: int) -> int:
         return 0
 
 
-def memory_by_service(owners: Container[str], leaders: Mapping[int, str]) -> dict[str, int]:
-    """Return bytes (proportional set size) by service, with all that each of them started.
+def pids_by_service(owners: Container[str], leaders: Mapping[int, str]) -> dict[str, list[int]]:
+    """Return process ids by service, with all that each of them started.
 
     ``leaders`` maps the services' process ids to their names: a process that set its title has
     overwritten the mark in its environment, but it is still in the session of its service.
     """
-    total: dict[str, int] = {}
+    found: dict[str, list[int]] = {}
     for pid in all_pids():
         env = environment(pid)
         name = env.get(SERVICE) if env.get(OWNER) in owners else leaders.get(session(pid))
         if name:
-            total[name] = total.get(name, 0) + memory(pid)
-    return total
+            found.setdefault(name, []).append(pid)
+    return found
+
+
+def memory_by_service(owners: Container[str], leaders: Mapping[int, str]) -> dict[str, int]:
+    """Return bytes (proportional set size) by service; see ``pids_by_service``."""
+    found = pids_by_service(owners, leaders)
+    return {name: sum(map(memory, pids)) for name, pids in found.items()}
 
 
 def owned_by(owner: str) -> list[int]:

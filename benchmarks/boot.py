@@ -26,9 +26,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import openstack
 
-from aio.settings import DEFAULT_STATE
+from aio.settings import DEFAULT_STATE, Settings
+from benchmarks import cloud as clouds
 from benchmarks.contest import write
-from benchmarks.servers import _network, _until
 from benchmarks.stats import Cost, paired, table
 
 DRIVERS = ("lxd.LXDDriver", "fake.FakeDriverWithoutFakeNodes")
@@ -43,10 +43,9 @@ def main() -> None:
     count = parser.parse_args().n
     cloud = openstack.connect()
     times: dict[str, list[Cost]] = {driver: [] for driver in DRIVERS}
-    log = Log(
-        Path(os.environ.get("NOVA_LXD_AIO_STATE", DEFAULT_STATE)) / "log" / "nova-compute.log"
-    )
-    with _network(cloud) as network:
+    settings = Settings(state=Path(os.environ.get("NOVA_LXD_AIO_STATE", DEFAULT_STATE)))
+    log = Log(settings.log / "nova-compute.log")
+    with clouds.network(cloud) as network:
         try:
             for _ in range(0, count, BLOCK):
                 for driver in DRIVERS:
@@ -122,13 +121,13 @@ def _boot(cloud: Any, network: str) -> Cost:
     server = cloud.compute.create_server(
         name="bench-boot", image_id=image, flavor_id=flavor, networks=[{"uuid": network}]
     )
-    _until(lambda: cloud.compute.get_server(server.id).status != "BUILD", "the server")
+    clouds.until(lambda: cloud.compute.get_server(server.id).status != "BUILD", "the server")
     seconds = time.perf_counter() - start
     status = cloud.compute.get_server(server.id).status
     if status != "ACTIVE":
         raise RuntimeError(f"the server became {status}")
     cloud.compute.delete_server(server.id)
-    _until(lambda: not list(cloud.compute.servers(name="bench-boot")), "the deletion")
+    clouds.until(lambda: not list(cloud.compute.servers(name="bench-boot")), "the deletion")
     return Cost(seconds)
 
 

@@ -84,15 +84,22 @@ def contest() -> Iterator[Contest]:
         lxd = LxdDaemon(Path(folder) / "lxd", group=None)
         try:
             lxd.start()
-            _daemons.append(psutil.Process(lxd.process.pid))
             lxd.create_pool("default", size="5GiB")
-            driver = _driver(lxd, Path(folder))
-            endpoint = f"http+unix://{parse.quote(str(lxd.socket), safe='')}"
-            client = pylxd.Client(endpoint, project="nova")
-            yield Contest(driver, client, _upload(driver, Path(folder)))
+            with contestants(lxd, Path(folder)) as (driver, client):
+                yield Contest(driver, client, _upload(driver, Path(folder)))
         finally:
-            _daemons.clear()
             lxd.purge()
+
+
+@contextlib.contextmanager
+def contestants(lxd: LxdDaemon, folder: Path) -> Iterator[tuple[LXDDriver, Any]]:
+    """Make our driver and a bare client of a LXD that runs, whose CPU time ``timed`` counts."""
+    _daemons.append(psutil.Process(lxd.process.pid))
+    try:
+        endpoint = f"http+unix://{parse.quote(str(lxd.socket), safe='')}"
+        yield _driver(lxd, folder), pylxd.Client(endpoint, project="nova")
+    finally:
+        _daemons.clear()
 
 
 def timed(call: Callable[[], object]) -> Cost:

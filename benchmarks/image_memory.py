@@ -29,7 +29,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import openstack
 
 from aio.images.busybox import build_busybox
-from benchmarks.servers import PREFIX, _delete, _network, _until
+from benchmarks import cloud as clouds
+from benchmarks.cloud import PREFIX
 
 COMPUTE = Path("/var/lib/nova-lxd-aio/run/nova-compute.pid")
 PROPERTIES = {"hypervisor_type": "lxd", "hw_vm_mode": "exe"}
@@ -43,7 +44,7 @@ def main() -> int:
     parser.add_argument("--size", type=int, default=1024, help="MiB in the large image")
     size = parser.parse_args().size
     cloud = openstack.connect()
-    with _network(cloud) as network, _flavor(cloud, size) as flavor:
+    with clouds.network(cloud) as network, _flavor(cloud, size) as flavor:
         _both_ways(cloud, network, flavor, 1)
         report = _both_ways(cloud, network, flavor, size)
     print(json.dumps(report, indent=1))
@@ -75,7 +76,7 @@ def _both_ways(cloud: Any, network: str, flavor: str, size_mib: int) -> dict[str
             flavor_id=flavor,
             networks=[{"uuid": network}],
         )
-        _until(lambda: cloud.compute.get_server(server.id).status != "BUILD", "the server")
+        clouds.until(lambda: cloud.compute.get_server(server.id).status != "BUILD", "the server")
         found = cloud.compute.get_server(server.id)
         if found.status != "ACTIVE":
             raise RuntimeError(f"the server became {found.status}: {found.fault}")
@@ -84,7 +85,7 @@ def _both_ways(cloud: Any, network: str, flavor: str, size_mib: int) -> dict[str
     def snapshot() -> None:
         copy = cloud.compute.create_server_image(made[0], f"{PREFIX}copy")
         made.append(copy.id)
-        _until(lambda: cloud.image.get_image(copy.id).status == "active", "the image")
+        clouds.until(lambda: cloud.image.get_image(copy.id).status == "active", "the image")
 
     try:
         download, seconds = _growth(boot)
@@ -99,7 +100,7 @@ def _both_ways(cloud: Any, network: str, flavor: str, size_mib: int) -> dict[str
             "loadavg": os.getloadavg(),
         }
     finally:
-        _delete(cloud)
+        clouds.delete_servers(cloud)
         for each in (image, *made[1:]):
             cloud.image.delete_image(each)
 
