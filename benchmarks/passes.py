@@ -13,7 +13,7 @@ from unittest import mock
 
 from nova import context as nova_context
 from nova import objects
-from nova.compute import provider_tree, vm_states
+from nova.compute import power_state, provider_tree, vm_states
 from nova.objects import block_device
 
 from aio.lxd import LxdDaemon
@@ -84,6 +84,7 @@ class Periodic:
                 ramdisk_id=None,
                 vm_state=vm_states.ACTIVE,
                 task_state=None,
+                power_state=power_state.RUNNING,
             )
             for each in listed
         ]
