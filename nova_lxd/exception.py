@@ -55,6 +55,10 @@ class AlreadyExists(LXDError):
     """An object of that name exists already."""
 
 
+class InUse(LXDError):
+    """Instances have the profile that was to be deleted."""
+
+
 class Busy(LXDError):
     """Another operation is running on the instance."""
 

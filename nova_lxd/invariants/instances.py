@@ -94,7 +94,7 @@ def limits_are_the_flavors(expected: Expected, facts: Facts) -> Iterator[Violati
         for key, wanted, value in _limits(expected, server, instance):
             if value != wanted:
                 problem = f"{key} is {value} but the flavor says {wanted}"
-                mend = f"openstack server resize, or lxc profile edit {server.name}"
+                mend = f"openstack server resize, or openstack server reboot --hard {server.name}"
                 yield _on(server.name, "I8", problem, mend)
 
 
@@ -162,16 +162,13 @@ def id_ranges(instance: LxdInstance) -> list[IdRange]:
 
 def _objects_have_owners(expected: Expected, facts: Facts) -> Iterator[Violation]:
     lxc = expected.client
-    names = {server.name for server in expected.servers}
     uuids = {server.uuid for server in expected.servers}
     ids = {each.name: each.config.get("user.nova.uuid", "") for each in facts.instances}
     for item in facts.objects:
         users = filter(None, map(ids.get, item.instances))
         owner = item.config.get("user.nova.uuid") or next(users, "")
-        if item.kind == "profile":
-            owned = item.name in names | {"default"}
-        else:
-            owned = owner in uuids or any(map(expected.server, item.instances))
+        used = owner in uuids or any(map(expected.server, item.instances))
+        owned = used or (item.kind, item.name) == ("profile", "default")
         if not owned:
             subject, problem = f"{item.kind} {item.name}", "it belongs to no server"
             yield Violation(

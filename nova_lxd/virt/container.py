@@ -15,8 +15,8 @@ from nova_lxd.virt import idmap
 from nova_lxd.virt import instance as instance_translator
 from nova_lxd.virt.model import HostFacts, IdRange, InstanceSpec, InstanceState, Vif
 from nova_lxd.virt.order import Order
+from nova_lxd.virt.profiles import Profiles
 from nova_lxd.virt.session import Session
-from nova_lxd.virt.undo import Undo
 
 LOG = logging.getLogger(__name__)
 
@@ -27,6 +27,7 @@ class Containers:
     def __init__(self, session: Session, host: HostFacts) -> None:
         self._session = session
         self._host = host
+        self.profiles = Profiles(session)
 
     def exists(self, name: str) -> bool:
         """Whether LXD has an instance of this name in our project."""
@@ -76,23 +77,10 @@ class Containers:
             LOG.warning(text, name, uuid, instance=instance)
         return bool(uuid == instance.uuid)
 
-    def create_profile(self, undo: Undo, spec: InstanceSpec) -> None:
-        """Create a new server's profile, with its undoing.
-
-        :raises AlreadyExists: there is an instance of its name
-        """
-        if self.exists(spec.name):
-            raise exception.AlreadyExists(f"LXD has an instance {spec.name} already")
-        undo.add("profile", functools.partial(self.remove_profile, spec.name))
-        create = functools.partial(
-            self._session.create_profile, spec.name, spec.profile_config, spec.profile_devices
-        )
-        try:
-            create()
-        except exception.AlreadyExists:
-            # Without its instance it was left by a removal that failed.
-            self.remove_profile(spec.name)
-            create()
+    def create(self, spec: InstanceSpec) -> None:
+        """Create an instance with its profile; undoing it is the caller's."""
+        with self.profiles.used(spec):
+            self._session.create_instance(spec)
 
     def spec_of(self, order: Order) -> InstanceSpec:
         """Compose what a server that exists should be; it keeps its ids and its NICs' names.
@@ -117,15 +105,15 @@ class Containers:
         :raises NotFound: there is no container
         """
         try:
-            self._session.update_profile(spec.name, spec.profile_config, spec.profile_devices)
-        except exception.NotFound:
-            self._session.create_profile(spec.name, spec.profile_config, spec.profile_devices)
-        try:
-            self._session.update_instance(spec.name, spec.config, spec.devices, [spec.name])
-        except exception.NotFound:
-            # Nova lets a server be deleted while something else is done to it.
-            with excutils.save_and_reraise_exception():
-                self.remove_profile(spec.name)
+            with self.profiles.used(spec):
+                self._session.update_instance(spec.name, spec.config, spec.devices, [spec.profile])
+        except exception.LXDDriverError:
+            with (
+                excutils.save_and_reraise_exception(),
+                contextlib.suppress(exception.LXDDriverError),
+            ):
+                self.profiles.sweep()
+        self.profiles.sweep()
 
     def leave_rescue(self, instance: Any, vifs: Sequence[Vif]) -> None:
         """Remove a server's rescue container and give its NICs back to its own.
@@ -160,7 +148,7 @@ class Containers:
             self.remove_instance(instance.name)
         except exception.NotFound:
             LOG.debug("LXD has no such instance", instance=instance)
-        self.remove_profile(instance.name)
+        self.profiles.sweep()
 
     def take_snapshot(self, name: str, snapshot: str) -> None:
         """Take a snapshot; one that was left by an action that was cut off is replaced."""
@@ -193,8 +181,3 @@ class Containers:
         # Both again: a start whose answer was lost can come to its end in between.
         with contextlib.suppress(exception.NotFound):
             self._session.retry_busy(stop_and_delete)
-
-    def remove_profile(self, name: str) -> None:
-        """Delete a profile; none is success."""
-        with contextlib.suppress(exception.NotFound):
-            self._session.delete_profile(name)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
 from collections.abc import Iterable, Mapping
 
 from nova_lxd import exception
@@ -56,6 +58,8 @@ reverted."""
 CONFIG_DRIVE_PATH = "/var/lib/cloud/seed/config_drive"
 """Where cloud-init looks for the files of a config drive, and containers have no disk labels."""
 
+_PROFILE = "flavor-"
+
 RESCUE_ROLE, RESCUED_ROLE = "rescue", "rescued"
 """Roles of a rescue container, and of the server's own one while the other has its NICs."""
 
@@ -78,7 +82,6 @@ def rescue(spec: InstanceSpec, fingerprint: str, root_path: str) -> InstanceSpec
     return dataclasses.replace(
         spec,
         name=rescue_name(spec.name),
-        profile=spec.name,
         image_fingerprint=fingerprint,
         config=spec.config | {ROLE_KEY: RESCUE_ROLE},
         devices=spec.devices | {"rescued": rescued},
@@ -171,6 +174,7 @@ def compose(
     (measured on LXD 5.0.2).
     """
     profile_config = flavor_translator.profile_config(flavor, host)
+    profile_devices = {"root": flavor_translator.root_device(flavor, host)}
     config = owner_config(server)
     if profile_config.get("security.idmap.isolated") == "true":
         if ids.base <= 0:
@@ -183,11 +187,27 @@ def compose(
     return InstanceSpec(
         name=server.name,
         image_fingerprint=image_fingerprint,
+        profile=profile_name(profile_config, profile_devices),
         profile_config=profile_config,
-        profile_devices={"root": flavor_translator.root_device(flavor, host)},
+        profile_devices=profile_devices,
         config=config,
         devices=vif_translator.devices(list(vifs), nic_names) | _config_drive(server, host),
     )
+
+
+def profile_name(config: Config, devices: Devices) -> str:
+    """Name a profile after its content, so that servers that need the same share it.
+
+    A profile for each server would make LXD 5.0.2 slow: reading its instances, which it does at
+    every create, start, stop and delete, takes it the square of the number of profiles (measured).
+    """
+    content = json.dumps([config, devices], sort_keys=True)
+    return f"{_PROFILE}{hashlib.sha256(content.encode()).hexdigest()[:16]}"
+
+
+def is_profile_of_ours(name: str) -> bool:
+    """Whether ``profile_name`` makes such names."""
+    return name.startswith(_PROFILE)
 
 
 def _config_drive(server: Server, host: HostFacts) -> Devices:

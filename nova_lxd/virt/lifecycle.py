@@ -193,12 +193,14 @@ class Lifecycle:
             spec = instance_translator.compose(
                 order.server, order.flavor, order.vifs, self._host, image.fingerprint, ids
             )
-            self._containers.create_profile(undo, spec)
+            if self._containers.exists(spec.name):
+                raise exception.AlreadyExists(f"LXD has an instance {spec.name} already")
+            undo.add("profile", self._containers.profiles.sweep)
             if order.server.config_drive:
                 undo.add("config drive", functools.partial(self._drives.remove, instance))
                 drive()
             undo.add("container", functools.partial(self._containers.remove_instance, spec.name))
-            self._session.create_instance(spec)
+            self._containers.create(spec)
         if not order.server.config_drive:
             files()
 

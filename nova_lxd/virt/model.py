@@ -181,12 +181,12 @@ class InstanceSpec:
 
     name: str
     image_fingerprint: str
+    profile: str
+    """The profile's name, which tells its content."""
     profile_config: Config
     profile_devices: Devices
     config: Config
     devices: Devices
-    profile: str = ""
-    """Another server's profile to use; empty when it has one of its own name."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -123,7 +123,7 @@ class Rescue:
                 "rescue container",
                 functools.partial(self._containers.leave_rescue, instance, order.vifs),
             )
-            self._session.create_instance(spec)
+            self._containers.create(spec)
         return spec.name
 
     def _lend_nics(self, order: Order) -> None:

@@ -94,7 +94,7 @@ class Instance:
     files: dict[str, bytes | None] = field(default_factory=lambda: {"/": None})
     """What was put into its root: contents by path, None for a folder."""
     snapshots: dict[str, Any] = field(default_factory=dict)
-    """Config, devices and profiles by the snapshot's name."""
+    """Config and devices by the snapshot's name."""
     published: list[str] = field(default_factory=list)
     """The snapshots of which images are being made."""
 

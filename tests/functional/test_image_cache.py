@@ -98,7 +98,7 @@ class ImageCacheTest(SnapshotTestCase):
         assert self.guest(other, "hostname") == self.guest(server, "hostname")
         shown = self.lxd_instance(other)
         assert set(shown["devices"]) == {f"tap{port['id'][:11]}"}
-        assert shown["profiles"] == [self.name_of(other)]
+        assert shown["profiles"] == self.lxd_instance(server)["profiles"]
         path = f"/1.0/instances/{self.name_of(other)}/metadata?project={self._project}"
         assert not self._machine.get(path).get("templates")
         self.assert_clean()

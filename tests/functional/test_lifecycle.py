@@ -14,7 +14,8 @@ class LifecycleTest(ServerTestCase):
         instance = self.lxd_instance(server)
         assert instance["status"] == "Running"
         assert instance["type"] == "container"
-        assert instance["profiles"] == [self.name_of(server)]
+        (profile,) = instance["profiles"]
+        assert profile.startswith("flavor-")
         config = instance["expanded_config"]
         assert config["limits.memory"] == "96MiB"
         assert config["limits.cpu"] == "2"

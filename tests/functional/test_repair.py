@@ -18,7 +18,8 @@ class RepairTest(ServerTestCase):
         """Reboot hard, and check that the server has all that it should have."""
         self.act(server, {"reboot": {"type": "HARD"}}, "ACTIVE")
         instance = self.lxd_instance(server)
-        assert instance["profiles"] == [self.name_of(server)]
+        (profile,) = instance["profiles"]
+        assert profile.startswith("flavor-")
         assert instance["expanded_config"]["limits.memory"] == "64MiB"
         assert instance["expanded_devices"]["root"]["size"] == "1GiB"
         self.assert_clean()
@@ -28,10 +29,11 @@ class RepairTest(ServerTestCase):
     def test_what_an_operator_changed(self):
         server = self.boot()
         name = self.name_of(server)
+        (profile,) = self.lxd_instance(server)["profiles"]
         (port,) = self.neutron.ports_of(server["id"])
         tap = f"tap{port['id'][:11]}"
 
-        self.lxc("profile", "set", name, "limits.memory", "32MiB")
+        self.lxc("profile", "set", profile, "limits.memory", "32MiB")
         self.lxc("config", "set", name, "limits.memory", "48MiB")
         (nic,) = [k for k, v in self.lxd_instance(server)["devices"].items() if v["type"] == "nic"]
         self._machine.lxd.lxc("config", "device", "remove", "--project", self._project, name, nic)
@@ -43,8 +45,8 @@ class RepairTest(ServerTestCase):
         root = ("root", "disk", "path=/", "pool=default")
         add = ("config", "device", "add", "--project", self._project, name, *root)
         self._machine.lxd.lxc(*add)
-        self.lxc("profile", "remove", name, name)
-        self.lxc("profile", "delete", name)
+        self.lxc("profile", "remove", name, profile)
+        self.lxc("profile", "delete", profile)
         self.repair(server)
 
     def test_a_server_that_an_operator_switched(self):

@@ -39,7 +39,7 @@ CUTS = {
     "migrating_after_the_snapshot": Cut("_session.create_snapshot", "resize_migrating", after=True),
     "migrated": Cut("nova.network.neutron.API.migrate_instance_finish", "resize_migrated"),
     "finish_before_the_change": Cut("_containers.configure", "resize_finish", new=True),
-    "finish_in_the_change": Cut("_session.update_profile", "resize_finish", after=True, new=True),
+    "finish_in_the_change": Cut("_session.create_profile", "resize_finish", after=True, new=True),
     "finish_before_the_start": Cut("_power.on", "resize_finish", new=True),
     "finish_after_the_start": Cut("_power.on", "resize_finish", after=True, new=True),
 }

@@ -138,7 +138,8 @@ class OrphansTest(StatusTestCase):
                  f"source={GHOST}-config", f"path={path}")  # fmt: skip
         self.lxc("start", GHOST)
         twin = f"{name}-rescue"
-        self.lxc("init", image, twin, "--profile", name, "-c", f"user.nova.uuid={server['id']}")
+        (profile,) = self.lxd_instance(server)["profiles"]
+        self.lxc("init", image, twin, "--profile", profile, "-c", f"user.nova.uuid={server['id']}")
         self.lxc("snapshot", name, "nova-image")
         return [
             f"instance {GHOST}",

@@ -46,6 +46,13 @@ def test_the_flavor_is_the_profile_and_the_nics_are_the_instance():
     assert not any(key.startswith("limits.") for key in spec.config)
 
 
+def test_servers_share_a_profile_when_their_flavors_come_to_the_same():
+    assert compose(vifs=()).profile == compose().profile
+    assert compose({"quota:cpu_shares": "512"}).profile != compose().profile
+    assert instance.is_profile_of_ours(compose().profile)
+    assert not instance.is_profile_of_ours("default")
+
+
 def test_the_id_range_is_ours_and_not_left_to_lxd():
     spec = compose()
     assert spec.profile_config["security.idmap.isolated"] == "true"
@@ -71,7 +78,7 @@ def test_the_owner_is_told_by_ids_alone():
 def test_a_rescue_container_is_the_server_with_another_root():
     own = compose()
     twin = instance.rescue(own, "e" * 64, "/lxd/rootfs")
-    assert (twin.name, twin.profile) == ("instance-0000002a-rescue", "instance-0000002a")
+    assert (twin.name, twin.profile) == ("instance-0000002a-rescue", own.profile)
     assert twin.image_fingerprint == "e" * 64
     assert twin.config == own.config | {"user.nova.role": "rescue"}
     rescued = {"type": "disk", "source": "/lxd/rootfs", "path": "/mnt/rescued"}

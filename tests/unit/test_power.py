@@ -52,12 +52,14 @@ def test_a_hard_reboot_writes_only_what_is_wrong(host, puts):
     host.reboot("HARD")
     assert puts == []
     project = host.lxd.state.projects["nova"]
-    profile, instance = project.profiles[host.order.name], project.instances[host.order.name]
+    instance = project.instances[host.order.name]
+    (name,) = instance.profiles
+    profile = project.profiles[name]
     wanted = profile.config["limits.memory"]
     profile.config["limits.memory"] = "1MiB"
     host.reboot("HARD")
     assert puts == ["profiles"]
-    assert project.profiles[host.order.name].config["limits.memory"] == wanted
+    assert project.profiles[name].config["limits.memory"] == wanted
     devices = dict(instance.devices)
     instance.devices.clear()
     host.reboot("HARD")

@@ -53,7 +53,7 @@ def upload(session, metadata=None, rootfs=None, **properties):
 def spec(image, name="instance-1", base=165536, **devices):
     config = {"user.nova.uuid": f"uuid of {name}", "security.idmap.base": str(base)}
     profile = {"security.idmap.isolated": "true"}
-    return InstanceSpec(name, image, profile, ROOT, config, devices)
+    return InstanceSpec(name, image, name, profile, ROOT, config, devices)
 
 
 def build(session, image, name="instance-1", *, start=False, base=165536):
@@ -130,7 +130,9 @@ class TestInstances:
         assert made.profiles == ["instance-1"]
         assert made.config["volatile.base_image"] == image
         assert made.config["volatile.idmap.base"] == "165536"
-        assert session.profile_names() == ["default", "instance-1"]
+        assert session.unused_profiles() == ["default"]
+        with pytest.raises(exception.InUse):
+            session.delete_profile("instance-1")
 
     def test_state(self, session, image):
         build(session, image)
@@ -152,9 +154,10 @@ class TestInstances:
     def test_delete(self, fake, session, image):
         build(session, image)
         session.delete_instance("instance-1")
+        assert session.unused_profiles() == ["default", "instance-1"]
         session.delete_profile("instance-1")
         assert not fake.state.instances
-        assert session.profile_names() == ["default"]
+        assert session.unused_profiles() == ["default"]
 
     def test_what_is_not_there(self, session):
         absent = [
@@ -361,7 +364,7 @@ READS = {
     "resources": lambda session: session.resources(),
     "instance_names": lambda session: session.instance_names(),
     "taken_id_ranges": lambda session: session.taken_id_ranges(),
-    "profile_names": lambda session: session.profile_names(),
+    "unused_profiles": lambda session: session.unused_profiles(),
     "states": lambda session: session.states(),
     "state": lambda session: session.state("instance-1"),
 }
@@ -545,7 +548,7 @@ class TestManyThreads:
         with ThreadPoolExecutor(8) as pool:
             list(pool.map(life, range(32)))
         assert not fake.state.instances
-        assert session.profile_names() == ["default"]
+        assert session.unused_profiles() == ["default"]
 
     def test_simultaneous_uploads_of_one_image(self, fake, session):
         with ThreadPoolExecutor(6) as pool:

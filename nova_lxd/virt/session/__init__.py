@@ -156,12 +156,17 @@ class Session(Images, Updates, Snapshots, Files, Volumes, Commands, Terminals, M
         self.request("POST", "profiles", json=body)
 
     def delete_profile(self, name: str) -> None:
-        """Delete a profile; NotFound without one."""
+        """Delete a profile.
+
+        :raises NotFound: there is none
+        :raises InUse: instances have it
+        """
         self.request("DELETE", "profiles", name)
 
-    def profile_names(self) -> list[str]:
-        """List the profiles of our project by name."""
-        return _names(self.get("profiles"))
+    def unused_profiles(self) -> list[str]:
+        """Name the profiles of our project that no instance has."""
+        found = self.get("profiles", params={"recursion": "1"})
+        return [profile["name"] for profile in found if not profile["used_by"]]
 
     # -- instances
 
@@ -193,7 +198,7 @@ class Session(Images, Updates, Snapshots, Files, Volumes, Commands, Terminals, M
             "name": spec.name,
             "type": "container",
             "source": {"type": "image", "fingerprint": spec.image_fingerprint},
-            "profiles": [spec.profile or spec.name],
+            "profiles": [spec.profile],
             "config": spec.config,
             "devices": spec.devices,
         }

@@ -29,6 +29,7 @@ _TEXTS = (
     ("cannot remove an instance volume that has snapshots", exception.Busy),
     ("already exists", exception.AlreadyExists),
     ("already in use", exception.AlreadyExists),
+    ("profile is currently in use", exception.InUse),
 )
 """LXD reports failures of operations, and some of requests, by text alone.
 

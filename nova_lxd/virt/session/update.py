@@ -32,12 +32,14 @@ def _may_be_done(error: BaseException) -> bool:
 class Updates(Transport):
     """Whole replacements, guarded by ETags where somebody else may write too."""
 
-    def update_profile(self, name: str, config: Config, devices: Devices) -> None:
-        """Replace a profile's content unless it is right already; NotFound without it."""
+    def update_profile(self, name: str, config: Config, devices: Devices) -> bool:
+        """Replace a profile's content, and tell whether it was wrong; NotFound without it."""
         body = {"config": config, "devices": devices}
         present = self.get("profiles", name)
-        if any(present[key] != value for key, value in body.items()):
+        wrong = any(present[key] != value for key, value in body.items())
+        if wrong:
             self.operate("PUT", "profiles", name, json=body)
+        return wrong
 
     def update_instance(
         self, name: str, config: Config, devices: Devices, profiles: Sequence[str]

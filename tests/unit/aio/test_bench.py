@@ -70,8 +70,8 @@ def test_another_name_is_refused_with_those_there_are(
     settings: Settings, ran: Ran, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit):
-        bench.main(settings, ["spwan"])
-    assert "no such benchmark: spwan (there are good, bad, other)" in capsys.readouterr().err
+        bench.main(settings, ["spawnn"])
+    assert "no such benchmark: spawnn (there are good, bad, other)" in capsys.readouterr().err
     assert ran == []
 
 

@@ -1,0 +1,62 @@
+"""The profiles in LXD: servers whose flavors come to the same share one (decision 0027)."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections import Counter
+from collections.abc import Iterator
+
+from oslo_log import log as logging
+
+from nova_lxd import exception
+from nova_lxd.virt import instance as instance_translator
+from nova_lxd.virt.model import InstanceSpec
+from nova_lxd.virt.session import Session
+
+LOG = logging.getLogger(__name__)
+
+
+class Profiles:
+    """Makes a profile before a server uses it, and deletes it when none does any more."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._lock = threading.Lock()
+        self._awaited: Counter[str] = Counter()
+        """How many servers are about to use a profile, which LXD would let us delete until then."""
+
+    @contextlib.contextmanager
+    def used(self, spec: InstanceSpec) -> Iterator[None]:
+        """Have a server's profile there, and right, for the block that gives it to the server."""
+        with self._lock:
+            self._awaited[spec.profile] += 1
+        try:
+            self._ensure(spec)
+            yield
+        finally:
+            with self._lock:
+                self._awaited[spec.profile] -= 1
+
+    def _ensure(self, spec: InstanceSpec) -> None:
+        content = (spec.profile, spec.profile_config, spec.profile_devices)
+        try:
+            if self._session.update_profile(*content):
+                LOG.warning("LXD's profile %s was changed; it is right again", spec.profile)
+        except exception.NotFound:
+            # Another server of the flavor may be as far as this one.
+            with contextlib.suppress(exception.AlreadyExists):
+                self._session.create_profile(*content)
+
+    def sweep(self) -> None:
+        """Delete every profile of ours that no server uses, or is about to use.
+
+        All of them, since one that could not be deleted when it should have been has no owner who
+        would remember it.
+        """
+        unused = filter(instance_translator.is_profile_of_ours, self._session.unused_profiles())
+        for name in unused:
+            with self._lock:
+                if not self._awaited[name]:
+                    with contextlib.suppress(exception.NotFound, exception.InUse):
+                        self._session.delete_profile(name)
