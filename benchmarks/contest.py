@@ -8,7 +8,7 @@ import os
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -196,11 +196,13 @@ def finish(client: Any, answer: Any) -> dict[str, Any]:
     return dict(result)
 
 
-def write(rows: list[Row], path: Path, **facts: object) -> None:
-    """Write the rows, and on what machine and with what else they were measured."""
+def write(
+    rows: list[Row], path: Path, *, more: Mapping[str, object] | None = None, **facts: object
+) -> None:
+    """Write the rows and what is no ratio, and on what machine and with what they were measured."""
     path.parent.mkdir(exist_ok=True)
     machine = {"cpus": os.cpu_count(), "loadavg": os.getloadavg(), "kernel": os.uname().release}
-    document = {"rows": [row.as_dict() for row in rows], "machine": machine | facts}
+    document = {"rows": [row.as_dict() for row in rows], "machine": machine | facts, **(more or {})}
     path.write_text(json.dumps(document, indent=1) + "\n")
 
 

@@ -68,7 +68,7 @@ def main() -> int:
     report = {"series": samples, "growth": growth, "limits": [limit]}
     report |= {"with_ports": options.with_ports, "seconds": round(time.monotonic() - start)}
     print(json.dumps(report, indent=1))
-    contests.write([], options.output, **report)
+    contests.write([], options.output, more=report)
     return int(growth["nova-compute"] > LIMIT)
 
 

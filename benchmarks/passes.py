@@ -73,13 +73,15 @@ class Periodic:
 
     def _servers(self) -> list[objects.Instance]:
         """Make Nova's objects for the servers that LXD has."""
+        images = self._api.images.get(params=PROJECT | {"recursion": "1"}).json()["metadata"]
         listed = self._api.instances.get(params=PROJECT | {"recursion": "1"}).json()["metadata"]
+        glance_ids = {each["fingerprint"]: each["aliases"][0]["name"] for each in images}
         return [
             objects.Instance(
                 id=int(each["name"].rpartition("-")[2], 16),
                 uuid=each["config"]["user.nova.uuid"],
                 host=NODE,
-                image_ref=contests.IMAGE_ID,
+                image_ref=glance_ids[each["config"]["volatile.base_image"]],
                 kernel_id=None,
                 ramdisk_id=None,
                 vm_state=vm_states.ACTIVE,

@@ -20,11 +20,10 @@ from __future__ import annotations
 import argparse
 import contextlib
 import functools
-import json
 import statistics
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -107,8 +106,8 @@ def main() -> None:
             print(f"{count} servers: done", flush=True)
     found = rows(measured)
     print(table(found))
-    contests.write(found, options.output)
-    _add(options.output, series=series(measured), requests=requests(measured))
+    more = {"series": series(measured), "requests": requests(measured)}
+    contests.write(found, options.output, more=more)
 
 
 def rows(measured: Sequence[Measured]) -> list[Row]:
@@ -255,12 +254,6 @@ def _counted() -> Iterator[Counter[str]]:
 
     with mock.patch.object(Transport, "request", count):
         yield asked
-
-
-def _add(path: Path, **more: Any) -> None:
-    """Add what is no ratio to the results."""
-    document: Mapping[str, Any] = json.loads(path.read_text())
-    path.write_text(json.dumps({**document, **more}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -79,7 +79,7 @@ def main() -> int:
         run.fill()
     print(table(run.rows))
     print(json.dumps(run.report, indent=1))
-    contests.write(run.rows, options.output, **run.report)
+    contests.write(run.rows, options.output, more=run.report)
     return 0 if run.is_good() else 1
 
 
