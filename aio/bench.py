@@ -41,6 +41,7 @@ class Bench:
 
 BENCHES = (
     Bench("spawn", 1),
+    Bench("peers", 5),
     Bench("threads", 5),
     Bench("ports", 4),
     Bench("actions", 8),

@@ -68,7 +68,7 @@ def main() -> None:
     medians = {part: statistics.median(build[part] for build in builds) for part in builds[0]}
     print(table(rows))
     print("seconds from the beginning of the spawn:", medians)
-    write(rows, ROOT / "benchmarks" / "results" / "boot.json", seconds_of_parts=medians)
+    write(rows, ROOT / "benchmarks" / "results" / "boot.json", more={"seconds_of_parts": medians})
 
 
 class Log:
