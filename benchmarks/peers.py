@@ -51,7 +51,6 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -62,7 +61,7 @@ from benchmarks import contest as contests
 from benchmarks import libvirtlxc, tcg
 from benchmarks.contest import CONF, Contest, timed
 from benchmarks.libvirtd import AbsentError, libvirtd
-from benchmarks.stats import Row, paired, table
+from benchmarks.stats import Cost, Row, paired, table
 
 WARM_UPS = 5
 FEW = 5
@@ -71,7 +70,8 @@ LIBVIRT, TCG = "libvirt-lxc by Nova", "qemu TCG"
 RESULTS = Path(__file__).parent / "results" / "peers.json"
 
 
-Seconds = dict[str, dict[int, Any]]  # of a peer in a round; what contest.timed() gives
+Costs = dict[str, dict[int, Cost]]
+"""Of a peer, in a round."""
 
 
 @dataclass(frozen=True)
@@ -186,10 +186,10 @@ def _rootfs(folder: Path) -> Path:
     return rootfs
 
 
-def _measure(peers: dict[str, Peer], rounds: int) -> tuple[Seconds, Seconds]:
+def _measure(peers: dict[str, Peer], rounds: int) -> tuple[Costs, Costs]:
     """Let all take turns, each time another one first; the warm-ups are not told."""
-    up: Seconds = {name: {} for name in peers}
-    down: Seconds = {name: {} for name in peers}
+    up: Costs = {name: {} for name in peers}
+    down: Costs = {name: {} for name in peers}
     names = list(peers)
     for number in range(WARM_UPS + rounds):
         first = number % len(names)
@@ -197,10 +197,10 @@ def _measure(peers: dict[str, Peer], rounds: int) -> tuple[Seconds, Seconds]:
             if name == TCG and not _takes_part(number - WARM_UPS, rounds):
                 continue
             peer = peers[name]
-            seconds = timed(functools.partial(peer.up, number))
+            cost = timed(functools.partial(peer.up, number))
             after = timed(functools.partial(peer.down, number))
             if number >= WARM_UPS:
-                up[name][number], down[name][number] = seconds, after
+                up[name][number], down[name][number] = cost, after
     return up, down
 
 
@@ -209,11 +209,11 @@ def _takes_part(number: int, rounds: int) -> bool:
     return number == -1 or (number >= 0 and number % -(-rounds // FEW) == 0)
 
 
-def _rows(what: str, seconds: Seconds) -> list[Row]:
+def _rows(what: str, costs: Costs) -> list[Row]:
     rows = []
-    for name, theirs in seconds.items():
+    for name, theirs in costs.items():
         if name != OURS:
-            ours = [seconds[OURS][number] for number in theirs]
+            ours = [costs[OURS][number] for number in theirs]
             target = 1.10 if name == RAW else None
             rows.append(paired(what, ours, name, list(theirs.values()), target))
     return rows
