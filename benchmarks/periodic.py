@@ -104,10 +104,11 @@ def main() -> None:
             _fill(contest, servers, count)
             measured += _measure(list(_works(contest, servers)), count, options.n)
             print(f"{count} servers: done", flush=True)
-    found = rows(measured)
-    print(table(found))
-    more = {"series": series(measured), "requests": requests(measured)}
-    contests.write(found, options.output, more=more)
+        # Before the servers are removed: that takes minutes, and may fail.
+        found = rows(measured)
+        print(table(found))
+        more = {"series": series(measured), "requests": requests(measured)}
+        contests.write(found, options.output, more=more)
 
 
 def rows(measured: Sequence[Measured]) -> list[Row]:
