@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from oslo_log import log as logging
-from oslo_utils import excutils
 
 from nova_lxd import exception
 from nova_lxd.virt import idmap
@@ -107,13 +106,8 @@ class Containers:
         try:
             with self.profiles.used(spec):
                 self._session.update_instance(spec.name, spec.config, spec.devices, [spec.profile])
-        except exception.LXDDriverError:
-            with (
-                excutils.save_and_reraise_exception(),
-                contextlib.suppress(exception.LXDDriverError),
-            ):
-                self.profiles.sweep()
-        self.profiles.sweep()
+        finally:
+            self.profiles.tidy()
 
     def leave_rescue(self, instance: Any, vifs: Sequence[Vif]) -> None:
         """Remove a server's rescue container and give its NICs back to its own.

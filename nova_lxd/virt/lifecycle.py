@@ -106,11 +106,11 @@ class Lifecycle:
                     undo.add("ports", functools.partial(network.unplug, instance, network_info))
                     network.plug(instance, network_info)
                     timeline.done("ports")
+                if instance.task_state == task_states.REBUILD_SPAWNING:
+                    _end_if_deleted(context, instance)
             timeline.done("network")
             if power_on:
                 self._session.change_state(instance.name, "start")
-            if instance.task_state == task_states.REBUILD_SPAWNING:
-                _end_if_deleted(context, instance)
         LOG.info("Built in %.2f s (%s)", timeline.elapsed(), timeline, instance=instance)
 
     def check_rebuild(
@@ -220,7 +220,7 @@ def _end_if_deleted(context: Any, instance: Any) -> None:
     """End a spawn whose server was deleted meanwhile.
 
     Nova holds no lock while it rebuilds.  It marks a server before it removes it, so one that has
-    no mark yet will be removed with all that was made.
+    no mark yet will be removed with all that was made.  Nobody would report its ports any more.
     """
     task = objects.Instance.get_by_uuid(context, instance.uuid).task_state
     if task == task_states.DELETING:

@@ -7,6 +7,7 @@ import threading
 from collections import Counter
 from collections.abc import Iterator
 
+import tenacity
 from oslo_log import log as logging
 
 from nova_lxd import exception
@@ -15,6 +16,9 @@ from nova_lxd.virt.model import InstanceSpec
 from nova_lxd.virt.session import Session
 
 LOG = logging.getLogger(__name__)
+
+_PAUSE = 0.5
+"""Seconds before what failed is tried again."""
 
 
 class Profiles:
@@ -48,6 +52,12 @@ class Profiles:
             with contextlib.suppress(exception.AlreadyExists):
                 self._session.create_profile(*content)
 
+    @tenacity.retry(
+        retry=tenacity.retry_if_exception_type(exception.LXDDriverError),
+        wait=tenacity.wait_fixed(_PAUSE),
+        stop=tenacity.stop_after_attempt(3),
+        reraise=True,
+    )
     def sweep(self) -> None:
         """Delete every profile of ours that no server uses, or is about to use.
 
@@ -60,3 +70,10 @@ class Profiles:
                 if not self._awaited[name]:
                     with contextlib.suppress(exception.NotFound, exception.InUse):
                         self._session.delete_profile(name)
+
+    def tidy(self) -> None:
+        """Sweep where a server needs nothing of it; what fails is left to the next sweep."""
+        try:
+            self.sweep()
+        except exception.LXDDriverError as error:
+            LOG.warning("LXD's profiles that no server uses stay for now: %s", error)

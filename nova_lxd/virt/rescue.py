@@ -119,6 +119,7 @@ class Rescue:
         with self._images.used(context, *needed) as image:
             own_spec = self._containers.spec_of(order)
             spec = instance_translator.rescue(own_spec, image.fingerprint, root)
+            undo.add("profile", self._containers.profiles.sweep)
             undo.add(
                 "rescue container",
                 functools.partial(self._containers.leave_rescue, instance, order.vifs),

@@ -20,7 +20,6 @@ from nova.network import model as network_model
 from oslo_log import log as logging
 from oslo_utils import timeutils, uuidutils
 
-from nova_lxd import exception
 from nova_lxd.virt import instance as instance_translator
 from nova_lxd.virt.container import Containers
 from nova_lxd.virt.copies import vifs_of
@@ -151,10 +150,7 @@ class Startup:
                 self._treat_stray(context, uuid, stray, in_use)
             except Exception:  # as above
                 LOG.exception("%s (server %s) is left as it is", stray.names, uuid)
-        try:
-            self._containers.profiles.sweep()
-        except exception.LXDDriverError as error:
-            LOG.warning("Profiles that no server uses stay: %s", error)
+        self._containers.profiles.tidy()
         return instances
 
     def _find(self) -> dict[str, _Found]:

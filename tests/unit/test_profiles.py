@@ -6,9 +6,11 @@ import contextlib
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+import tenacity
 
 from nova_lxd import exception
 from nova_lxd.virt.model import InstanceSpec
+from nova_lxd.virt.profiles import Profiles
 
 from . import servers
 from .compute_host import PROJECT, Host
@@ -70,20 +72,48 @@ def test_others_profiles_are_left_alone(host):
     assert profiles(host) == {"web"}
 
 
-def test_what_a_removal_left_goes_with_the_next_one(host, monkeypatch):
-    build(host)
+@pytest.fixture
+def failing(host, monkeypatch):
+    monkeypatch.setattr(Profiles.sweep.retry, "wait", tenacity.wait_none())
     session = host.driver._session
+    real = session.unused_profiles
 
-    def unreachable():
-        raise exception.LXDUnreachable("LXD is away")
+    def fail(times):
+        left = [True] * times
 
-    with monkeypatch.context() as patch:
-        patch.setattr(session, "unused_profiles", unreachable)
-        with pytest.raises(Exception, match="LXD is away"):
-            host.destroy()
+        def unused_profiles():
+            if left:
+                left.pop()
+                raise exception.LXDUnreachable("LXD is away")
+            return real()
+
+        monkeypatch.setattr(session, "unused_profiles", unused_profiles)
+
+    return fail
+
+
+def test_a_removal_tries_again(host, failing):
+    build(host)
+    failing(2)
+    host.destroy()
+    assert not profiles(host)
+
+
+def test_what_a_removal_left_goes_with_the_next_one(host, failing):
+    build(host)
+    failing(3)
+    with pytest.raises(Exception, match="LXD is away"):
+        host.destroy()
     assert len(profiles(host)) == 1
     host.destroy()
     assert not profiles(host)
+
+
+def test_a_repair_does_not_fail_for_it(host, failing):
+    build(host)
+    failing(3)
+    host.reboot("HARD")
+    assert len(profiles(host)) == 1
 
 
 def test_many_come_and_go_at_once(host):
