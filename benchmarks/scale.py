@@ -88,6 +88,8 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--steps", type=_numbers, default="10,50,100,200,300")
     parser.add_argument("--until", type=int, default=0, help="go on by hundreds up to this many")
     parser.add_argument("--idle-at", type=int, default=200, help="servers at the long idle time")
+    text = "how long that is; a sync of the power states comes every 600"
+    parser.add_argument("--idle-seconds", type=float, default=LONG, help=text)
     results = Path(__file__).parent / "results" / "scale.json"
     parser.add_argument("--output", type=Path, default=results)
     options = parser.parse_args()
@@ -178,7 +180,9 @@ class Run:
             "memory_mib": memory,
             "memory_per_server_mib": per_server(self.series[0]["memory_mib"], memory, count),
             "periodic": tasks,
-            "idle": self._idle(LONG if target == self.options.idle_at else MINUTE),
+            "idle": self._idle(
+                self.options.idle_seconds if target == self.options.idle_at else MINUTE
+            ),
         }
 
     def _grow(self, count: int) -> None:
