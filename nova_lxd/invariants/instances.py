@@ -167,8 +167,10 @@ def _objects_have_owners(expected: Expected, facts: Facts) -> Iterator[Violation
     for item in facts.objects:
         users = filter(None, map(ids.get, item.instances))
         owner = item.config.get("user.nova.uuid") or next(users, "")
-        used = owner in uuids or any(map(expected.server, item.instances))
-        owned = used or (item.kind, item.name) == ("profile", "default")
+        owned = owner in uuids or any(map(expected.server, item.instances))
+        if item.kind == "profile" and not item.instances:
+            # A server without a container is not wholly removed yet, and that can be its profile.
+            owned = item.name == "default" or any(s.name not in ids for s in expected.servers)
         if not owned:
             subject, problem = f"{item.kind} {item.name}", "it belongs to no server"
             yield Violation(

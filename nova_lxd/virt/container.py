@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from oslo_log import log as logging
+from oslo_utils import excutils
 
 from nova_lxd import exception
 from nova_lxd.virt import idmap
@@ -142,6 +143,9 @@ class Containers:
             self.remove_instance(instance.name)
         except exception.NotFound:
             LOG.debug("LXD has no such instance", instance=instance)
+        except exception.LXDDriverError:
+            with excutils.save_and_reraise_exception():
+                self.profiles.tidy()
         self.profiles.sweep()
 
     def take_snapshot(self, name: str, snapshot: str) -> None:

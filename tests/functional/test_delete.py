@@ -141,8 +141,9 @@ class DeleteTestCase(ServerTestCase):
                 deletion.result()
             self.wait_gone(server["id"])
         else:
+            (profile,) = self.lxd_instance(server)["profiles"]
             self.delete(server)
-            self.assert_nothing_on_host()
+            self.assert_nothing_on_host(promised=[profile])
             held.go.set()
         wait_for(lambda: self.ended(server), "the action to end")
         self.assert_nothing_on_host()
