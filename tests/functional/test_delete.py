@@ -141,9 +141,9 @@ class DeleteTestCase(ServerTestCase):
                 deletion.result()
             self.wait_gone(server["id"])
         else:
-            (profile,) = self.lxd_instance(server)["profiles"]
+            promised = self.lxd_names("profiles")
             self.delete(server)
-            self.assert_nothing_on_host(promised=[profile])
+            self.assert_nothing_on_host(promised=promised)
             held.go.set()
         wait_for(lambda: self.ended(server), "the action to end")
         self.assert_nothing_on_host()
