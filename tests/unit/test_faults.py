@@ -242,7 +242,7 @@ def test_every_call(name, kind, tmp_path, ports):
 
 
 @pytest.mark.parametrize(
-    "call", [("GET", "/1.0/profiles/"), ("PUT", "/1.0/profiles/"), ("PUT", "/state")]
+    "call", [("GET", "/1.0/profiles/"), ("POST", "/1.0/profiles"), ("PUT", "/state")]
 )
 def test_a_resize_that_fails_at_its_end_leaves_no_snapshot(call, tmp_path, ports):
     def struck(method, path):
