@@ -31,14 +31,23 @@ import nova.conf
 from nova import context as nova_context
 
 from benchmarks import contest as contests
-from benchmarks.contest import PROJECT, Contest, Step, raw_create, raw_delete, raw_state
+from benchmarks.contest import (
+    PROJECT,
+    RAW,
+    Contest,
+    Step,
+    raw_create,
+    raw_delete,
+    raw_destroy,
+    raw_spawn,
+    raw_state,
+)
 from benchmarks.stats import Row, table
 
 CONF = nova.conf.CONF
 WARM_UPS = 3
 TARGET = 1.2
 PATIENCE = 20
-RAW = "raw"
 _SNAPSHOT = "resize"
 _SIGPWR = 1 << 29
 """The bit of LXD's shutdown signal in a process's mask of signals that it catches."""
@@ -65,7 +74,7 @@ def _measure(contest: Contest, rounds: int) -> list[Row]:
 
 
 def _round(contest: Contest, server: Any) -> Iterator[Step]:
-    yield Step("", lambda: contests.spawn(contest.driver, server), lambda: _raw_spawn(contest))
+    yield Step("", lambda: contests.spawn(contest.driver, server), lambda: raw_spawn(contest))
     yield from _looks(contest, server)
     yield from _power(contest, server)
     yield from _rescue(contest, server)
@@ -242,20 +251,11 @@ def _ends(contest: Contest, server: Any) -> Iterator[Step]:
         contests.spawn(driver, server)
 
     def raw_rebuild() -> None:
-        raw_destroy()
-        _raw_spawn(contest)
-
-    def raw_destroy() -> None:
-        raw_state(contest, RAW, "stop", force=True)
-        raw_delete(contest, RAW)
+        raw_destroy(contest)
+        raw_spawn(contest)
 
     yield Step("rebuild", rebuild, raw_rebuild)
-    yield Step("destroy", lambda: driver.destroy(None, server, None), raw_destroy)
-
-
-def _raw_spawn(contest: Contest) -> None:
-    raw_create(contest, RAW)
-    raw_state(contest, RAW, "start")
+    yield Step("destroy", lambda: driver.destroy(None, server, None), lambda: raw_destroy(contest))
 
 
 def _put(contest: Contest, body: dict[str, Any]) -> None:

@@ -35,6 +35,7 @@ CONF = nova.conf.CONF
 IMAGE_ID = "6d1c2cf0-0f4b-4b5e-9a39-7d8f0c3f1a00"
 PROJECT = {"project": "nova"}
 ROOT = {"type": "disk", "path": "/", "pool": "default", "size": "1GiB"}
+RAW = "raw"
 _daemons: list[psutil.Process] = []
 CONFIG = {"limits.cpu": "1", "limits.memory": "64MiB", "security.idmap.isolated": "true"}
 
@@ -60,7 +61,12 @@ class Step:
 
 
 def duel(
-    steps: Callable[[int], Iterable[Step]], peer: str, target: float, *, rounds: int, warm_ups: int
+    steps: Callable[[int], Iterable[Step]],
+    peer: str,
+    target: float | None,
+    *,
+    rounds: int,
+    warm_ups: int,
 ) -> list[Row]:
     """Let both go through the steps of each round; who is first changes from round to round."""
     ours: dict[str, list[Cost]] = defaultdict(list)
@@ -163,12 +169,13 @@ def raw_create(
     name: str,
     devices: dict[str, Any] | None = None,
     fingerprint: str | None = None,
+    config: Mapping[str, str] | None = None,
 ) -> None:
     """Create a container with a request and a wait."""
     body = {
         "name": name,
         "source": {"type": "image", "fingerprint": fingerprint or contest.fingerprint},
-        "config": CONFIG,
+        "config": CONFIG | dict(config or {}),
         "profiles": [],
         "devices": {"root": ROOT} | (devices or {}),
     }
@@ -180,6 +187,18 @@ def raw_state(contest: Contest, name: str, action: str, **more: Any) -> None:
     body = {"action": action, "timeout": -1, **more}
     node = contest.client.api.instances[name].state
     finish(contest.client, node.put(json=body, params=PROJECT))
+
+
+def raw_spawn(contest: Contest, name: str = RAW, config: Mapping[str, str] | None = None) -> None:
+    """Create and start a container, as a bare client's spawn."""
+    raw_create(contest, name, config=config)
+    raw_state(contest, name, "start")
+
+
+def raw_destroy(contest: Contest, name: str = RAW) -> None:
+    """Stop a container by force and delete it, as a bare client's destroy."""
+    raw_state(contest, name, "stop", force=True)
+    raw_delete(contest, name)
 
 
 def raw_delete(contest: Contest, name: str) -> None:

@@ -18,8 +18,8 @@ from nova.objects import block_device
 
 from aio.lxd import LxdDaemon
 from benchmarks import contest as contests
-from benchmarks.contest import PROJECT, timed
-from benchmarks.stats import Cost, Row, paired
+from benchmarks.contest import PROJECT, Step, duel
+from benchmarks.stats import Row
 from benchmarks.usage import request
 from nova_lxd.virt.driver import LXDDriver
 from nova_lxd.virt.session.transport import Transport
@@ -58,13 +58,17 @@ class Periodic:
         servers = self._servers()
         report, rows = {}, []
         for task in self._tasks(servers):
-            ours, raw = _turns(task, rounds)
+            step = Step(f"{task.name}, {len(servers)} servers", task.ours, task.raw)
+            (row,) = duel(
+                lambda _, step=step: [step],
+                task.peer,
+                task.target,
+                rounds=rounds,
+                warm_ups=WARM_UPS,
+            )
             with _requests() as asked:
                 task.ours()
-            rows.append(
-                paired(f"{task.name}, {len(servers)} servers", ours, task.peer, raw, task.target)
-            )
-            row = rows[-1]
+            rows.append(row)
             costs = (row.ours_ms, row.ours_cpu_ms, row.peer_ms, row.peer_cpu_ms)
             names = ("ms", "cpu_ms", "peer_ms", "peer_cpu_ms")
             figures = {name: round(cost or 0, 1) for name, cost in zip(names, costs, strict=True)}
@@ -146,18 +150,6 @@ class Periodic:
 
 def _pool(api: Any) -> Any:
     return api.storage_pools["default"].resources
-
-
-def _turns(task: Task, rounds: int) -> tuple[list[Cost], list[Cost]]:
-    ours: list[Cost] = []
-    raw: list[Cost] = []
-    for number in range(rounds + WARM_UPS):
-        turns = [(task.ours, ours), (task.raw, raw)]
-        for call, costs in turns if number % 2 else reversed(turns):
-            cost = timed(call)
-            if number >= WARM_UPS:
-                costs.append(cost)
-    return ours, raw
 
 
 @contextlib.contextmanager

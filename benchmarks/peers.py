@@ -44,7 +44,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import functools
-import json
 import os
 import subprocess
 import sys
@@ -102,9 +101,7 @@ def main() -> None:
         print(f"memory of {name}: {size} MiB")
     for name, reason in absent.items():
         print(f"absent: {name}: {reason}")
-    contests.write(rows, RESULTS)
-    document = json.loads(RESULTS.read_text()) | {"memory_mib": sizes, "absent": absent}
-    RESULTS.write_text(json.dumps(document, indent=1) + "\n")
+    contests.write(rows, RESULTS, more={"memory_mib": sizes, "absent": absent})
 
 
 def _of_lxd(contest: Contest) -> dict[str, Peer]:
@@ -119,7 +116,9 @@ def _of_lxd(contest: Contest) -> dict[str, Peer]:
             lambda number: _monitor(server(number).name),
         ),
         RAW: Peer(
-            lambda _: _raw_up(contest), lambda _: _raw_down(contest), lambda _: _monitor("raw")
+            lambda _: contests.raw_spawn(contest),
+            lambda _: contests.raw_destroy(contest),
+            lambda _: _monitor(contests.RAW),
         ),
         CLIENT: Peer(
             lambda _: lxd.lxc(*launch),
@@ -127,16 +126,6 @@ def _of_lxd(contest: Contest) -> dict[str, Peer]:
             lambda _: _monitor("launched"),
         ),
     }
-
-
-def _raw_up(contest: Contest) -> None:
-    contests.raw_create(contest, "raw")
-    contests.raw_state(contest, "raw", "start")
-
-
-def _raw_down(contest: Contest) -> None:
-    contests.raw_state(contest, "raw", "stop", force=True)
-    contests.raw_delete(contest, "raw")
 
 
 def _launch_options() -> list[str]:

@@ -49,7 +49,6 @@ SERVERS = (10, 50, 100, 200)
 ID_RANGE = 16384
 GROWTH = 1.15
 """How much more the most servers may cost than the fewest: nothing, but for what is measured."""
-RAW = "raw"
 _VOLUMES = "nova.objects.BlockDeviceMappingList.bdms_by_instance_uuid"
 
 
@@ -75,10 +74,6 @@ class Measured:
     raw: list[Cost]
     requests: dict[str, int]
     """What LXD is asked, and how often."""
-
-    def title(self) -> str:
-        """Name it in a table."""
-        return f"{self.work.name}, {self.servers}"
 
     def seconds(self) -> list[Cost]:
         """Return our costs: for each server, if that is what counts."""
@@ -196,11 +191,13 @@ def _works(contest: Contest, servers: Sequence[objects.Instance]) -> Iterator[Wo
         lambda: api.images.get(params=PROJECT | {"recursion": "1"}),
         1.5,
     )
-    yield Work("spawn", lambda: contests.spawn(driver, one_more), lambda: _raw_spawn(contest), 1.10)
+    yield Work(
+        "spawn", lambda: contests.spawn(driver, one_more), lambda: contests.raw_spawn(contest), 1.10
+    )
     yield Work(
         "destroy",
         lambda: driver.destroy(context, one_more, None),
-        lambda: _raw_destroy(contest),
+        lambda: contests.raw_destroy(contest),
         1.10,
     )
 
@@ -212,16 +209,6 @@ def _sync(driver: Any, servers: Sequence[objects.Instance]) -> None:
         states = Counter(info.state for info in pool.map(driver.get_info, servers))
     if states != {power_state.RUNNING: len(servers)}:
         raise RuntimeError(f"not all of {len(servers)} servers run: {states}")
-
-
-def _raw_spawn(contest: Contest) -> None:
-    contests.raw_create(contest, RAW)
-    contests.raw_state(contest, RAW, "start")
-
-
-def _raw_destroy(contest: Contest) -> None:
-    contests.raw_state(contest, RAW, "stop", force=True)
-    contests.raw_delete(contest, RAW)
 
 
 def _measure(works: Sequence[Work], servers: int, rounds: int) -> list[Measured]:

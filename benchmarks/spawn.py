@@ -37,22 +37,16 @@ def main() -> None:
 def _measure(contest: Contest, rounds: int) -> list[Row]:
     def steps(number: int) -> Iterator[Step]:
         driver, server = contest.driver, contests.server(number)
-        yield Step("spawn", lambda: contests.spawn(driver, server), lambda: _raw_spawn(contest))
         yield Step(
-            "destroy", lambda: driver.destroy(None, server, None), lambda: _raw_destroy(contest)
+            "spawn", lambda: contests.spawn(driver, server), lambda: contests.raw_spawn(contest)
+        )
+        yield Step(
+            "destroy",
+            lambda: driver.destroy(None, server, None),
+            lambda: contests.raw_destroy(contest),
         )
 
     return contests.duel(steps, "raw LXD", 1.10, rounds=rounds, warm_ups=WARM_UPS)
-
-
-def _raw_spawn(contest: Contest) -> None:
-    contests.raw_create(contest, "raw")
-    contests.raw_state(contest, "raw", "start")
-
-
-def _raw_destroy(contest: Contest) -> None:
-    contests.raw_state(contest, "raw", "stop", force=True)
-    contests.raw_delete(contest, "raw")
 
 
 if __name__ == "__main__":

@@ -88,7 +88,7 @@ def _round(contest: Contest, pool: ThreadPoolExecutor, number: int) -> Iterator[
     yield Step(
         "destroy",
         all_of(lambda server: driver.destroy(None, server, None), servers),
-        all_of(lambda place: _raw_destroy(contest, place), range(BATCH)),
+        all_of(lambda place: contests.raw_destroy(contest, _raw_name(place)), range(BATCH)),
     )
 
 
@@ -98,21 +98,7 @@ def _of_one(batch: Cost) -> Cost:
 
 def _raw_spawn(contest: Contest, place: int) -> None:
     ids = {"security.idmap.base": str(FIRST_ID + idmap.SIZE * place)}
-    body = {
-        "name": _raw_name(place),
-        "source": {"type": "image", "fingerprint": contest.fingerprint},
-        "config": contests.CONFIG | ids,
-        "profiles": [],
-        "devices": {"root": contests.ROOT},
-    }
-    instances = contest.client.api.instances
-    contests.finish(contest.client, instances.post(json=body, params=contests.PROJECT))
-    contests.raw_state(contest, _raw_name(place), "start")
-
-
-def _raw_destroy(contest: Contest, place: int) -> None:
-    contests.raw_state(contest, _raw_name(place), "stop", force=True)
-    contests.raw_delete(contest, _raw_name(place))
+    contests.raw_spawn(contest, _raw_name(place), ids)
 
 
 def _raw_name(place: int) -> str:
