@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import time
 from pathlib import Path
+from typing import Any
 
 import nova.conf
 import pytest
@@ -17,6 +19,14 @@ CONF = nova.conf.CONF
 CANARY = "s3cret-canary-4711"
 _RPC = r".*Exception during message handling"
 """What Nova's message bus logs of every error that an API request gets for an answer."""
+
+
+class _Unhurried(Session):
+    """Lets what it has started come to its end before it goes on."""
+
+    def open_websocket(self, *args: Any) -> Any:
+        time.sleep(0.5)
+        return super().open_websocket(*args)
 
 
 class PasswordTest(ServerTestCase):
@@ -62,6 +72,11 @@ class PasswordTest(ServerTestCase):
         with pytest.raises(exception.GuestCannot):
             session.run(name, ["no-such-command"], b"", 30)
         assert session.run(name, ["cat", "/dev/null"], b"", 30).status == 0
+
+    def test_a_command_is_done_before_its_next_end_could_be_opened(self):
+        session = _Unhurried(str(self._machine.lxd.socket), self._project, Timeouts(60, 60, 60))
+        name = self.name_of(self.boot())
+        assert session.run(name, ["true"], b"", 30).status == 0
 
     def _running_operations(self) -> list:
         listed = self._machine.get(f"/1.0/operations?recursion=1&project={self._project}")

@@ -260,6 +260,28 @@ class TestBusy:
         assert time.monotonic() - began < 10 * OPERATION
 
 
+class TestAFullDisk:
+    FULL = "unable to limit requested quota group: Disk quota exceeded"
+
+    def change(self, fake, session, image, times):
+        build(session, image)
+        fake.faults.fail(
+            lambda method, path: method == "PUT",
+            Fault.OPERATION_FAILURE,
+            times=times,
+            text=self.FULL,
+        )
+        session.change_role("instance-1", "rescued", lambda own, expanded: own)
+
+    def test_it_is_tried_until_what_was_only_reserved_is_given_back(self, fake, session, image):
+        self.change(fake, session, image, times=2)
+        assert session.state("instance-1").role == "rescued"
+
+    def test_not_for_ever_and_the_way_out_is_told(self, fake, session, image):
+        with pytest.raises(exception.DiskFull, match="remove a file in it"):
+            self.change(fake, session, image, times=1000)
+
+
 class TestImages:
     def test_upload(self, fake, session):
         metadata, rootfs = guests.metadata(glance="1"), guests.rootfs(deaf=True)

@@ -58,11 +58,16 @@ class Commands(Streams):
             return Outcome(status, said.text())
 
     def _ends(self, stack: contextlib.ExitStack, operation: dict[str, Any]) -> dict[str, Any]:
-        """Open all the ends of a command: it begins when the last of them is open."""
+        """Open all the ends of a command.
+
+        It begins when its three streams are open (LXD 5.0.2), and one that is done at once would
+        leave no operation to connect to: so the control end comes first.
+        """
         path = f"/1.0/operations/{operation['id']}/websocket"
+        secrets = operation["metadata"]["fds"]
         ends = {}
-        for end, secret in operation["metadata"]["fds"].items():
-            ends[end] = self.open_websocket(path, {"secret": secret})
+        for end in sorted(secrets, reverse=True):
+            ends[end] = self.open_websocket(path, {"secret": secrets[end]})
             stack.callback(ends[end].shutdown)
         return ends
 

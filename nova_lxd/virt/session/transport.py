@@ -30,6 +30,7 @@ _TEXTS = (
     ("already exists", exception.AlreadyExists),
     ("already in use", exception.AlreadyExists),
     ("profile is currently in use", exception.InUse),
+    ("disk quota exceeded", exception.DiskFull),
 )
 """LXD reports failures of operations, and some of requests, by text alone.
 

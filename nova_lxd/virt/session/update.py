@@ -23,6 +23,13 @@ _WRITABLE = ("architecture", "config", "description", "devices", "ephemeral", "p
 _PAUSE = 0.5
 """Seconds in which LXD plugs or unplugs a NIC, even when it is busy."""
 
+_COMMIT = 40
+"""Seconds after which btrfs surely gave back what a write to a full disk had only reserved.
+
+It commits every 30.  Until then a kernel that reserves a block of the subvolume for a change of its
+limit (seen on 6.18) refuses every change, and so does LXD.
+"""
+
 
 def _may_be_done(error: BaseException) -> bool:
     known = isinstance(error, exception.LXDDriverError)
@@ -117,8 +124,14 @@ class Updates(Transport):
             headers = {"If-Match": etag}
             self.operate("PUT", "instances", name, json=body, headers=headers)
 
-        tenacity.Retrying(
+        changing = tenacity.Retrying(
             retry=tenacity.retry_if_exception_type(exception.PreconditionFailed),
             stop=tenacity.stop_after_attempt(5),
             reraise=True,
-        )(attempt)
+        )
+        tenacity.Retrying(
+            retry=tenacity.retry_if_exception_type(exception.DiskFull),
+            wait=tenacity.wait_fixed(_PAUSE),
+            stop=tenacity.stop_after_delay(min(_COMMIT, self.timeouts.operation)),
+            reraise=True,
+        )(changing, attempt)
