@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import argparse
 import ast
-import contextlib
 import os
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from aio import choices, machine, stages, teardown
+from aio import lent, machine
 from aio.cloud import Cloud
 from aio.report import Reporter
 from aio.settings import REPOSITORY, Settings
@@ -112,7 +111,7 @@ def _run_all(settings: Settings, chosen: Sequence[Bench], arguments: Sequence[st
     in_cloud = [bench for bench in chosen if bench.cloud]
     failed = [bench.name for bench in alone if not _passes(settings, bench, arguments)]
     if in_cloud:
-        with _cloud(settings):
+        with lent.cloud(settings):
             failed += [bench.name for bench in in_cloud if not _passes(settings, bench, arguments)]
     return failed
 
@@ -120,20 +119,6 @@ def _run_all(settings: Settings, chosen: Sequence[Bench], arguments: Sequence[st
 def _passes(settings: Settings, bench: Bench, arguments: Sequence[str]) -> bool:
     print(f"\n== {bench.name}: {bench.what}", flush=True)
     return not _python(settings, bench.script, arguments)
-
-
-@contextlib.contextmanager
-def _cloud(settings: Settings) -> Iterator[None]:
-    """Bring the cloud up, and down afterwards unless it ran before."""
-    cloud = Cloud(settings)
-    ran_before = cloud.any_running()
-    choices.choose(settings.choices_file, choices.parse([]), fixed=settings.data.exists())
-    stages.run_stages(stages.UP, cloud, Reporter())
-    try:
-        yield
-    finally:
-        if not ran_before:
-            stages.run_stages(teardown.DOWN, cloud, Reporter())
 
 
 def _python(settings: Settings, script: Path, arguments: Sequence[str]) -> int:

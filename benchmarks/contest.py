@@ -74,12 +74,20 @@ def duel(
     for number in range(rounds + warm_ups):
         for step in steps(number):
             step.ready()
-            turns = [(step.ours, ours), (step.raw, raw)]
-            for call, costs in turns if number % 2 else reversed(turns):
-                cost = timed(call)
-                if step.name and number >= warm_ups:
-                    costs[step.name].append(cost)
+            cost, raw_cost = both(step.ours, step.raw, number)
+            if step.name and number >= warm_ups:
+                ours[step.name].append(cost)
+                raw[step.name].append(raw_cost)
     return [paired(name, ours[name], peer, raw[name], target) for name in ours]
+
+
+def both(ours: Callable[[], object], raw: Callable[[], object], number: int) -> tuple[Cost, Cost]:
+    """Time both; who is first changes with the number of the round."""
+    if number % 2:
+        cost = timed(ours)
+        return cost, timed(raw)
+    raw_cost = timed(raw)
+    return timed(ours), raw_cost
 
 
 @contextlib.contextmanager

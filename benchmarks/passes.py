@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
-from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,11 +17,10 @@ from nova.objects import block_device
 
 from aio.lxd import LxdDaemon
 from benchmarks import contest as contests
+from benchmarks import usage
 from benchmarks.contest import PROJECT, Step, duel
 from benchmarks.stats import Row
-from benchmarks.usage import request
 from nova_lxd.virt.driver import LXDDriver
-from nova_lxd.virt.session.transport import Transport
 
 WARM_UPS = 2
 NODE = "benchmark"
@@ -66,7 +64,7 @@ class Periodic:
                 rounds=rounds,
                 warm_ups=WARM_UPS,
             )
-            with _requests() as asked:
+            with usage.asked() as asked:
                 task.ours()
             rows.append(row)
             costs = (row.ours_ms, row.ours_cpu_ms, row.peer_ms, row.peer_cpu_ms)
@@ -150,21 +148,6 @@ class Periodic:
 
 def _pool(api: Any) -> Any:
     return api.storage_pools["default"].resources
-
-
-@contextlib.contextmanager
-def _requests() -> Iterator[Counter[str]]:
-    """Count what the driver asks of LXD in the block."""
-    seen: Counter[str] = Counter()
-    ask = Transport.request
-
-    def counted(self: Transport, method: str, *path: str, **kwargs: Any) -> Any:
-        recursion = (kwargs.get("params") or {}).get("recursion", "0")
-        seen[request(method, path, recursion)] += 1
-        return ask(self, method, *path, **kwargs)
-
-    with mock.patch.object(Transport, "request", counted):
-        yield seen
 
 
 @contextlib.contextmanager

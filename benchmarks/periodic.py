@@ -18,7 +18,6 @@ depend on their number, too.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import functools
 import statistics
 import sys
@@ -38,11 +37,11 @@ from nova.compute import power_state
 from nova.compute.provider_tree import ProviderTree
 
 from benchmarks import contest as contests
-from benchmarks.contest import CONF, IMAGE_ID, PROJECT, Contest, timed
+from benchmarks import usage
+from benchmarks.contest import CONF, IMAGE_ID, PROJECT, Contest
 from benchmarks.stats import Cost, Row, paired, table
 from nova_lxd.virt import idmap
 from nova_lxd.virt.model import IMAGE_ID_KEY
-from nova_lxd.virt.session.transport import Transport
 
 WARM_UPS = 3
 SERVERS = (10, 50, 100, 200)
@@ -217,10 +216,10 @@ def _measure(works: Sequence[Work], servers: int, rounds: int) -> list[Measured]
     sent: dict[str, Counter[str]] = {}
     for number in range(rounds + WARM_UPS):
         for work in works:
-            turns = [(work.ours, ours), (work.raw, raw)]
-            with _counted() as asked:
-                for call, costs in turns if number % 2 else reversed(turns):
-                    costs[work.name].append(timed(call))
+            with usage.asked() as asked:
+                costs = contests.both(work.ours, work.raw, number)
+            for found, cost in zip((ours, raw), costs, strict=True):
+                found[work.name].append(cost)
             sent[work.name] = asked
     return [
         Measured(
@@ -228,20 +227,6 @@ def _measure(works: Sequence[Work], servers: int, rounds: int) -> list[Measured]
         )
         for work in works
     ]
-
-
-@contextlib.contextmanager
-def _counted() -> Iterator[Counter[str]]:
-    """Count what the driver asks of LXD in the block; names of things are left out."""
-    asked: Counter[str] = Counter()
-    request = Transport.request
-
-    def count(self: Transport, method: str, *path: str, **kwargs: Any) -> Any:
-        asked[f"{method} {path[0]}{'/...' * (len(path) > 1)}"] += 1
-        return request(self, method, *path, **kwargs)
-
-    with mock.patch.object(Transport, "request", count):
-        yield asked
 
 
 if __name__ == "__main__":

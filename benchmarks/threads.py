@@ -26,7 +26,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks import contest as contests
-from benchmarks.contest import Contest, Step, timed
+from benchmarks.contest import Contest, Step
 from benchmarks.stats import Cost, Row, paired, table
 from nova_lxd.virt import idmap
 
@@ -61,11 +61,10 @@ def _measure(contest: Contest, threads: int, rounds: int) -> list[Row]:
     with ThreadPoolExecutor(threads) as pool:
         for number in range(rounds + WARM_UPS):
             for step in _round(contest, pool, number):
-                turns = [(step.ours, ours), (step.raw, raw)]
-                for call, costs in turns if number % 2 else reversed(turns):
-                    cost = timed(call)
-                    if number >= WARM_UPS:
-                        costs[step.name].append(_of_one(cost))
+                costs = contests.both(step.ours, step.raw, number)
+                if number >= WARM_UPS:
+                    for found, cost in zip((ours, raw), costs, strict=True):
+                        found[step.name].append(_of_one(cost))
     return [
         paired(f"{name}, {threads} threads", ours[name], "raw LXD", raw[name], target)
         for name, target in TARGETS.items()

@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
+from unittest import mock
 from urllib import parse
 
 import psutil
@@ -19,6 +20,7 @@ from aio.cloud import Cloud
 from aio.process import all_pids, command_line, memory, parent, pids_by_service
 from nova_lxd.virt.session import Session, Timeouts
 from nova_lxd.virt.session.streams import BROKEN
+from nova_lxd.virt.session.transport import Transport
 
 MIB = 1024 * 1024
 Parts = dict[str, list[int]]
@@ -177,3 +179,18 @@ def request(method: str, path: Sequence[str], recursion: str = "0") -> str:
     pairs = itertools.pairwise(path)
     words = [*path[:1], *("*" if before in _COLLECTIONS else word for before, word in pairs)]
     return f"{method} {'/'.join(words)}" + (f"?recursion={recursion}" if recursion != "0" else "")
+
+
+@contextlib.contextmanager
+def asked() -> Iterator[Counter[str]]:
+    """Count what the driver in this process asks of LXD in the block."""
+    seen: Counter[str] = Counter()
+    ask = Transport.request
+
+    def counted(self: Transport, method: str, *path: str, **kwargs: Any) -> Any:
+        recursion = (kwargs.get("params") or {}).get("recursion", "0")
+        seen[request(method, path, recursion)] += 1
+        return ask(self, method, *path, **kwargs)
+
+    with mock.patch.object(Transport, "request", counted):
+        yield seen

@@ -8,18 +8,18 @@ from pathlib import Path
 
 import pytest
 
-from aio import choices, stages, teardown
-from aio.cloud import Cloud
-from aio.report import Reporter
+from aio import choices, lent
 from aio.settings import DEFAULT_STATE, Settings
 from tests.cloud.proof import Proof
 from tests.cloud.world import World
 
 CLOUD = Settings(state=Path(os.environ.get("NOVA_LXD_AIO_STATE", DEFAULT_STATE)))
-WANTED = choices.parse(shlex.split(os.environ.get("NOVA_LXD_AIO_UP", "")))
+OPTIONS = shlex.split(os.environ.get("NOVA_LXD_AIO_UP", ""))
 
 # Only a nova-compute that is not root needs sudo.
-collect_ignore = [] if choices.merge(CLOUD.choices, WANTED).user != "root" else ["test_sudo.py"]
+collect_ignore = (
+    [] if choices.merge(CLOUD.choices, choices.parse(OPTIONS)).user != "root" else ["test_sudo.py"]
+)
 
 
 @pytest.fixture(scope="session")
@@ -28,17 +28,9 @@ def settings():
 
     The environment's NOVA_LXD_AIO_UP holds options of ``aio up``.
     """
-    settings = CLOUD
-    os.environ["PATH"] = settings.path  # the cloud's iptables, and its programs
-    cloud = Cloud(settings)
-    ran_before = cloud.any_running()
-    choices.choose(settings.choices_file, WANTED, fixed=settings.data.exists())
-    try:
-        stages.run_stages(stages.UP, cloud, Reporter())
-        yield settings
-    finally:
-        if not ran_before:
-            stages.run_stages(teardown.DOWN, cloud, Reporter())
+    os.environ["PATH"] = CLOUD.path  # the cloud's iptables, and its programs
+    with lent.cloud(CLOUD, OPTIONS):
+        yield CLOUD
 
 
 @pytest.fixture(scope="session")
