@@ -50,6 +50,7 @@ from benchmarks import cycles, inventory, room, usage
 from benchmarks.passes import Periodic, periodic
 from benchmarks.stats import Row, percentile, table
 from benchmarks.usage import RequestLog
+from nova_lxd.virt import idmap
 
 NAME = f"{clouds.PREFIX}scale"
 WARM_UPS = 16
@@ -68,6 +69,7 @@ STANDING_OPEN = "open files"
 def main() -> int:
     """Fill the host, empty it, and tell."""
     options = _options()
+    check_ids(max(options.steps), Path("/etc/subuid").read_text())
     settings = Settings(state=Path(os.environ.get("NOVA_LXD_AIO_STATE", DEFAULT_STATE)))
     os.environ["PATH"] = settings.path  # the firewall of the flavour that Neutron's agent uses
     run = Run(openstack.connect(), Cloud(settings), options)
@@ -280,9 +282,26 @@ def overlaps(ranges: Sequence[tuple[int, int]]) -> list[str]:
 
 def outside(ranges: Sequence[tuple[int, int]], subuid: str) -> list[str]:
     """Name those that are not within root's range in /etc/subuid."""
+    low, size = _of_root(subuid)
+    return [str(r) for r in ranges if r[0] < low or r[0] + r[1] > low + size]
+
+
+def check_ids(servers: int, subuid: str) -> None:
+    """Refuse to begin what would end for want of user ids."""
+    room_for = _of_root(subuid)[1] // idmap.SIZE - 1
+    if servers > room_for:
+        raise SystemExit(
+            f"root's range in /etc/subuid is enough for {room_for} servers, not for {servers}: "
+            "write root:100000:1000000000 into /etc/subuid and /etc/subgid, and bring the cloud "
+            "down and up again; or choose other --steps"
+        )
+
+
+def _of_root(subuid: str) -> tuple[int, int]:
+    """Return where root's range of ids begins, and how many there are."""
     lines = subuid.splitlines()
     low, size = next(map(int, line.split(":")[1:]) for line in lines if line.startswith("root:"))
-    return [str(r) for r in ranges if r[0] < low or r[0] + r[1] > low + size]
+    return low, size
 
 
 if __name__ == "__main__":

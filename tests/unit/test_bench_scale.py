@@ -68,6 +68,12 @@ def test_id_ranges(ranges, shared, strange) -> None:
     assert (scale.overlaps(ranges), scale.outside(ranges, subuid)) == (shared, strange)
 
 
+def test_a_host_with_too_few_ids_is_told_at_once() -> None:
+    scale.check_ids(151, "_lxd:1:2\nroot:100000:10000001\n")
+    with pytest.raises(SystemExit, match="enough for 151 servers, not for 152: write root:"):
+        scale.check_ids(152, "root:100000:10000001\n")
+
+
 def test_what_runs_below_a_process() -> None:
     parents = {1: 0, 10: 1, 20: 10, 21: 20, 30: 1}
     assert usage.below({10}, parents) == {10, 20, 21}
