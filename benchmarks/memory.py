@@ -43,6 +43,8 @@ from benchmarks import room, usage
 NAME = f"{clouds.PREFIX}memory"
 BATCH = 10
 EVERY = 50
+PARTS = ("nova-compute", "helpers", "lxd")
+"""Nova's fake driver has no helpers."""
 LIMIT = 4.0
 """MiB for 1,000 servers."""
 
@@ -84,7 +86,7 @@ def _options() -> argparse.Namespace:
 def _sample(cloud: Cloud, servers: int) -> Sample:
     """Read proportional set sizes, and the resident set size of nova-compute, in MiB."""
     parts = usage.parts(cloud)
-    sizes = usage.memory_mib({name: parts[name] for name in ("nova-compute", "helpers", "lxd")})
+    sizes = usage.memory_mib({name: parts.get(name, []) for name in PARTS})
     resident = usage.resident_mib(parts["nova-compute"])
     sample = {"servers": servers, "nova-compute resident": resident, **sizes}
     print(json.dumps(sample), flush=True)
