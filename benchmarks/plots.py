@@ -77,6 +77,9 @@ def memory(documents: Documents) -> str:
     for name in samples[0]:
         if name != "servers":
             _line(axes, name, samples, [sample[name] for sample in samples])
+    if control := documents.get("memory-fake", {}).get("series"):
+        values = [sample["nova-compute"] for sample in control]
+        _line(axes, "nova-compute, fake driver", control, values)
     _finish(axes, "MiB", "servers made and removed")
     return _svg(figure)
 
