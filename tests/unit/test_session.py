@@ -14,10 +14,12 @@ from datetime import UTC, datetime
 
 import pytest
 import requests
+import websocket
 
 from nova_lxd import exception
 from nova_lxd.virt.model import CachedImage, IdRange, InstanceSpec, StoredImage
 from nova_lxd.virt.session import REQUIRED_EXTENSIONS, Session, Timeouts
+from nova_lxd.virt.session.streams import EventStream
 from tests.fake_lxd import Call, Fault
 from tests.unit.lxd_contract import guests
 
@@ -506,7 +508,22 @@ class TestReaching:
         assert session.states() == []
 
 
+class Pinging:
+    """A websocket, made up, on which nothing comes but pings, as LXD's with nothing to tell."""
+
+    def settimeout(self, seconds):
+        pass
+
+    def recv_data_frame(self, control_frame=False):
+        time.sleep(0.01)
+        assert control_frame, "it would never return"
+        return websocket.ABNF.OPCODE_PING, None
+
+
 class TestDeadlines:
+    def test_pings_are_no_events(self):
+        assert EventStream(Pinging()).next(0.1) is None
+
     def test_an_operation_that_never_ends(self, fake, session, image):
         build(session, image)
         fake.faults.fail(lambda method, path: path.endswith("/state"), Fault.NEVER_ENDS)

@@ -38,12 +38,13 @@ class EventStream:
         while (left := deadline - time.monotonic()) > 0:
             self._connection.settimeout(left)
             try:
-                message = self._connection.recv()
+                # Pings count: LXD sends one every ten seconds, so what hides them may never return.
+                kind, frame = self._connection.recv_data_frame(control_frame=True)
             except websocket.WebSocketTimeoutException:
                 return None
             except BROKEN as error:
                 raise exception.LXDUnreachable(f"LXD's events have ended: {error}") from error
-            if event := _event(message):
+            if kind == websocket.ABNF.OPCODE_TEXT and (event := _event(frame.data)):
                 return event
         return None
 
@@ -93,8 +94,6 @@ class Streams(Transport):
 
 def _event(message: str | bytes) -> LifecycleEvent | None:
     """Read one of LXD's messages; None for one that is about something else."""
-    if not message:
-        return None
     try:
         metadata = json.loads(message)["metadata"]
         path = parse.urlsplit(metadata["source"]).path
