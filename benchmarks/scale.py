@@ -29,6 +29,7 @@ import contextlib
 import itertools
 import json
 import os
+import re
 import statistics
 import sys
 import time
@@ -62,6 +63,8 @@ CALM = 30.0
 """Seconds for the agents to finish what the last server began."""
 IDLE_TARGET = 0.02
 """Share of one core that an idle nova-compute may take."""
+_PORT = re.compile(r"[0-9a-f]{8}-[0-9a-f]{2}")
+"""The part of a device's name that is its port's."""
 STANDING_OPEN = "open files"
 """How many connections nova-compute keeps depends on how much it did at a time."""
 
@@ -150,7 +153,7 @@ class Run:
         self.report["limits"] = limits(self.series, self.options.idle_at)
         self.report["deletion"] = self._deletion()
         after = cycles.settled(self._take, before)
-        self.report["left_behind"] = inventory.differences(before, after)
+        self.report["left_behind"] = kinds(inventory.differences(before, after))
 
     def _take(self) -> inventory.Inventory:
         taken = inventory.take(self.cloud.settings)
@@ -284,6 +287,11 @@ def outside(ranges: Sequence[tuple[int, int]], subuid: str) -> list[str]:
     """Name those that are not within root's range in /etc/subuid."""
     low, size = _of_root(subuid)
     return [str(r) for r in ranges if r[0] < low or r[0] + r[1] > low + size]
+
+
+def kinds(differences: Sequence[str]) -> dict[str, int]:
+    """Count what differs in the names of ports alone, of which there may be hundreds."""
+    return dict(Counter(_PORT.sub("*", difference) for difference in differences))
 
 
 def check_ids(servers: int, subuid: str) -> None:

@@ -74,6 +74,11 @@ def test_a_host_with_too_few_ids_is_told_at_once() -> None:
         scale.check_ids(152, "root:100000:10000001\n")
 
 
+def test_what_was_left_behind_is_counted_by_its_kind() -> None:
+    left = ["ip link: tap0a1b2c3d-4e", "ip link: tap0a1b2c3d-4f", "ip link: br-int"]
+    assert scale.kinds(left) == {"ip link: tap*": 2, "ip link: br-int": 1}
+
+
 def test_what_runs_below_a_process() -> None:
     parents = {1: 0, 10: 1, 20: 10, 21: 20, 30: 1}
     assert usage.below({10}, parents) == {10, 20, 21}
