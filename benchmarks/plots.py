@@ -59,7 +59,7 @@ def scale(documents: Documents) -> str:
     _lines(wait, steps, {"p50": "active_p50_s", "p95": "active_p95_s"})
     _finish(wait, "seconds from the order to ACTIVE")
     _stack(memory, steps)
-    _finish(memory, "MiB in all, by part")
+    _finish(memory, "MiB in all, by part", legend="upper left")
     for name in steps[0]["periodic"]:
         _line(tasks, name, steps, [step["periodic"][name]["ms"] for step in steps])
     tasks.set_yscale("log")
@@ -101,11 +101,13 @@ def _stack(axes: Any, steps: Sequence[dict[str, Any]]) -> None:
     axes.stackplot([step["servers"] for step in steps], *parts, labels=names)
 
 
-def _finish(axes: Any, title: str, below: str = "servers on the host") -> None:
+def _finish(
+    axes: Any, title: str, below: str = "servers on the host", legend: str = "best"
+) -> None:
     axes.set_title(title, fontsize="medium", loc="left")
     axes.set_xlabel(below)
     axes.set_ylim(bottom=0 if axes.get_yscale() == "linear" else None)
-    axes.legend(frameon=False, fontsize="small")
+    axes.legend(frameon=False, fontsize="small", loc=legend)
 
 
 def _svg(figure: Figure) -> str:
