@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 import weakref
 from collections import Counter
 
@@ -30,6 +31,14 @@ def come_and_go(host: Host) -> weakref.ref:
     host.power_on()
     host.destroy()
     return weakref.ref(host.order.instance)
+
+
+@pytest.fixture(autouse=True)
+def no_log():
+    """Log nothing: pytest keeps what is logged, with all that it is about."""
+    logging.disable()
+    yield
+    logging.disable(logging.NOTSET)
 
 
 def ours() -> Counter[type]:
