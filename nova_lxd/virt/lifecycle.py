@@ -77,9 +77,12 @@ class Lifecycle:
         The network is most of a boot, so image, profile and container are made while the ports are
         plugged and Neutron wires them; only the start waits for both.
         """
+        timeline = Timeline()
+        # Nova makes the ports meanwhile; whoever reads network_info waits for that.
         order = self._accept(
             context, instance, image_meta, network_info, block_device_info, injected_files
         )
+        timeline.done("allocation")
         if instance.vm_state == vm_states.SHELVED_OFFLOADED:
             # What an unshelving left that failed while LXD was away: its image is in Glance.
             self._containers.remove(instance)
@@ -91,7 +94,6 @@ class Lifecycle:
         files = functools.partial(
             personality.put, self._session, instance.name, injected_files or ()
         )
-        timeline = Timeline()
         with Undo(instance) as undo:
 
             def create() -> None:
