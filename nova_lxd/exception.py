@@ -10,7 +10,7 @@
     │   ├── NotFound
     │   ├── AlreadyExists
     │   ├── Busy                    another operation holds the instance; a retry may work
-    │   ├── DiskFull                the instance's disk has no room for what LXD keeps there
+    │   ├── DiskFull                a disk has no room for what LXD would write to it
     │   └── PreconditionFailed      the object changed since its ETag was read
     ├── DeadlineExceeded        we stopped waiting; what was awaited may still happen
     ├── NotRunning              the server is off or frozen, and the request needs it running
@@ -65,13 +65,7 @@ class Busy(LXDError):
 
 
 class DiskFull(LXDError):
-    """LXD can neither give a root disk another size nor write its own file there."""
-
-    def __init__(self, message: str) -> None:
-        super().__init__(
-            f"{message}: the server's root disk is full to its last block; remove a file in it, or "
-            "raise the limit on the host (btrfs qgroup limit), and try again"
-        )
+    """A disk has no room for what LXD would write to it."""
 
 
 class PreconditionFailed(LXDError):

@@ -283,6 +283,20 @@ class TestAFullDisk:
         with pytest.raises(exception.DiskFull, match="remove a file in it"):
             self.change(fake, session, image, times=1000)
 
+    def test_a_hot_plug_is_not_given_that_time_thrice(self, fake, session, image):
+        build(session, image)
+        fake.faults.fail(
+            lambda method, path: method == "PUT",
+            Fault.OPERATION_FAILURE,
+            times=1000,
+            text=self.FULL,
+        )
+        fake.faults.forget_calls()
+        with pytest.raises(exception.DiskFull, match="remove a file in it"):
+            session.change_devices("instance-1", lambda own: own | {"new": {"type": "none"}})
+        tries = [call for call in fake.faults.calls if call.method == "PUT"]
+        assert len(tries) <= 1 + OPERATION / 0.5
+
 
 class TestImages:
     def test_upload(self, fake, session):

@@ -92,7 +92,7 @@ class Streams(Transport):
             ) from error
 
 
-def _event(message: str | bytes) -> LifecycleEvent | None:
+def _event(message: bytes) -> LifecycleEvent | None:
     """Read one of LXD's messages; None for one that is about something else."""
     try:
         metadata = json.loads(message)["metadata"]

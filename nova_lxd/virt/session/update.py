@@ -33,7 +33,8 @@ A kernel that reserves a block of the subvolume for a change of its limit refuse
 
 def _may_be_done(error: BaseException) -> bool:
     known = isinstance(error, exception.LXDDriverError)
-    return known and not isinstance(error, exception.NotFound)
+    # A full disk has been given its time already.
+    return known and not isinstance(error, exception.NotFound | exception.DiskFull)
 
 
 class Updates(Transport):
@@ -129,9 +130,16 @@ class Updates(Transport):
             stop=tenacity.stop_after_attempt(5),
             reraise=True,
         )
-        tenacity.Retrying(
+        patient = tenacity.Retrying(
             retry=tenacity.retry_if_exception_type(exception.DiskFull),
             wait=tenacity.wait_fixed(_PAUSE),
             stop=tenacity.stop_after_delay(min(_COMMIT, self.timeouts.operation)),
             reraise=True,
-        )(changing, attempt)
+        )
+        try:
+            patient(changing, attempt)
+        except exception.DiskFull as error:
+            raise exception.DiskFull(
+                f"{error}: the server's root disk is full to its last block; remove a file in it, "
+                "or raise the limit on the host (btrfs qgroup limit), and try again"
+            ) from error
