@@ -52,6 +52,7 @@ from benchmarks.passes import Periodic, periodic
 from benchmarks.stats import Row, percentile, table
 from benchmarks.usage import RequestLog
 from nova_lxd.virt import idmap
+from nova_lxd.virt.model import IdRange
 
 NAME = f"{clouds.PREFIX}scale"
 WARM_UPS = 16
@@ -296,7 +297,7 @@ def kinds(differences: Sequence[str]) -> dict[str, int]:
 
 def check_ids(servers: int, subuid: str) -> None:
     """Refuse to begin what would end for want of user ids."""
-    room_for = _of_root(subuid)[1] // idmap.SIZE - 1
+    room_for = idmap.capacity(IdRange(*_of_root(subuid)))
     if servers > room_for:
         raise SystemExit(
             f"root's range in /etc/subuid is enough for {room_for} servers, not for {servers}: "

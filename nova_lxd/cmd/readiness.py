@@ -113,7 +113,7 @@ class Readiness(UpgradeCommands):
                 f"root has no host ids for containers ({error}): give it some in /etc/subuid and "
                 "/etc/subgid, such as root:1000000:1000000000, and restart LXD",
             )
-        room = max(0, whole.size // idmap.SIZE - 1)
+        room = idmap.capacity(whole)
         taken = len(self._session.taken_id_ranges())
         text = f"{whole.size} ids from {whole.base}: room for {room} servers, {taken} are taken"
         if taken < room:

@@ -18,6 +18,11 @@ SIZE = 65536
 """Ids of one server: what a Linux system expects to have."""
 
 
+def capacity(whole: IdRange) -> int:
+    """Say for how many servers a host's ids are enough; see :func:`choose` for the one less."""
+    return max(0, whole.size // SIZE - 1)
+
+
 def choose(whole: IdRange, taken: Iterable[IdRange]) -> IdRange:
     """Find the lowest free range.
 

@@ -94,19 +94,13 @@ class Lifecycle:
         files = functools.partial(
             personality.put, self._session, instance.name, injected_files or ()
         )
+        awaited = order.vifs if power_on else []
         with Undo(instance) as undo:
-
-            def create() -> None:
-                self._create(undo, context, instance, order, drive, files)
-                timeline.done("container")
-
-            awaited = order.vifs if power_on else []
+            make = (undo, context, instance, order, drive, files, timeline)
             with network.plugged_event(self._virtapi, instance, awaited):
-                creation = thread_pool_factory.spawn(create)
+                creation = thread_pool_factory.spawn(self._create, *make)
                 with _waiting_for(creation):
-                    network.remove_stale_taps(order.vifs)
-                    undo.add("ports", functools.partial(network.unplug, instance, network_info))
-                    network.plug(instance, network_info)
+                    _plug(undo, instance, order, network_info)
                     timeline.done("ports")
                 if instance.task_state == task_states.REBUILD_SPAWNING:
                     _end_if_deleted(context, instance)
@@ -187,6 +181,7 @@ class Lifecycle:
         order: Order,
         drive: Callable[[], None],
         files: Callable[[], None],
+        timeline: Timeline,
     ) -> None:
         """Make the container, with what the tenant injects on a config drive or in its root."""
         needed = (order.source, order.flavor, order.trusted_certs)
@@ -205,6 +200,14 @@ class Lifecycle:
             self._containers.create(spec)
         if not order.server.config_drive:
             files()
+        timeline.done("container")
+
+
+def _plug(undo: Undo, instance: Any, order: Order, network_info: Any) -> None:
+    """Wire a server's ports to the host, without what an earlier server left in their way."""
+    network.remove_stale_taps(order.vifs)
+    undo.add("ports", functools.partial(network.unplug, instance, network_info))
+    network.plug(instance, network_info)
 
 
 @contextlib.contextmanager
