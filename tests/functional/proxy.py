@@ -23,6 +23,7 @@ _JSON = [("Content-Type", "application/json")]
 _GENERAL = (
     (re.compile(r"instance-[0-9a-f]{8}"), "NAME"),
     (re.compile(r"[0-9a-f]{64}"), "IMAGE"),
+    (re.compile(r"flavor-[0-9a-f]{16}"), "PROFILE"),
     (re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"), "ID"),
 )
 

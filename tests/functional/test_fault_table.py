@@ -373,7 +373,8 @@ class FaultTableTest(ServerTestCase):
             facts = dataclasses.replace(facts, images=named)
         if self.was_away:
             others = tuple(dataclasses.replace(each, snapshots=()) for each in facts.instances)
-            facts = dataclasses.replace(facts, instances=others)
+            used = tuple(each for each in facts.objects if not _is_unused_profile(each))
+            facts = dataclasses.replace(facts, instances=others, objects=used)
         waiting = [each for each in self._present() if each["status"] in ("VERIFY_RESIZE", "ERROR")]
         if not waiting:
             return facts
@@ -401,6 +402,10 @@ def _nth(call: Call, number: int) -> Selector:
         return seen >= number
 
     return strikes
+
+
+def _is_unused_profile(item) -> bool:
+    return item.kind == "profile" and not item.instances
 
 
 def _without_way_back(instance):
