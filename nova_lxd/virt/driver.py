@@ -173,7 +173,9 @@ class LXDDriver(driver.ComputeDriver):  # type: ignore[misc]
             return hardware.InstanceInfo(state=instance.power_state)
         try:
             state = _power_state(self._containers.current(instance))
-        except exception.LXDUnreachable:
+        except exception.NotFound:
+            raise
+        except exception.LXDDriverError:
             if instance.task_state not in _BUILT:
                 raise
             state = power_state.NOSTATE

@@ -203,8 +203,27 @@ def test_a_server_that_was_built_stays_so_when_lxd_cannot_be_asked(tmp_path, por
     with contextlib.closing(Host(tmp_path / "lxd", ports)) as host:
         host.spawn()
         host.lxd.stop()
+        check_built(host, nova_exception.HypervisorUnavailable)
+
+
+def test_a_server_that_was_built_stays_so_when_lxd_cannot_answer(tmp_path, ports, options):
+    with contextlib.closing(Host(tmp_path / "lxd", ports)) as host:
+        host.spawn()
+        host.lxd.faults.fail(lambda *call: True, Fault.HTTP_500, times=2)
+        check_built(host, nova_exception.NovaException)
+
+
+def test_a_server_that_was_built_and_is_gone_is_called_so(tmp_path, ports, options):
+    with contextlib.closing(Host(tmp_path / "lxd", ports)) as host:
         host.order.instance.task_state = task_states.SPAWNING
-        assert host.power_state() == power_state.NOSTATE
-        host.order.instance.task_state = None
-        with pytest.raises(nova_exception.HypervisorUnavailable):
+        with pytest.raises(nova_exception.InstanceNotFound):
             host.power_state()
+
+
+def check_built(host: Host, otherwise: type[Exception]) -> None:
+    """Ask how a server is: an error must not fail its build, and at any other time be told."""
+    host.order.instance.task_state = task_states.SPAWNING
+    assert host.power_state() == power_state.NOSTATE
+    host.order.instance.task_state = None
+    with pytest.raises(otherwise):
+        host.power_state()
