@@ -45,7 +45,7 @@ BENCHES = (
     Bench("ports", 4),
     Bench("actions", 8),
     Bench("images", 8),
-    Bench("image_memory", 2),
+    Bench("image_memory", 2, cloud=True),
     Bench("periodic", 12),
     Bench("throughput", 6),
     Bench("boot", 5, cloud=True),
