@@ -47,7 +47,7 @@ class Ring:
 
 
 RINGS = (
-    Ring("unit", "tests/unit", needs_root=False, seconds=900),
+    Ring("unit", "tests/unit", needs_root=False, seconds=1500),
     Ring("functional", "tests/functional", needs_root=True, seconds=3000, lanes=2),
     Ring("cloud", CLOUD, needs_root=True, seconds=1500),
     Ring(
