@@ -10,7 +10,7 @@ container was made, and both were done and Neutron had wired the ports (``networ
 
 A spawn cannot be shorter than the longer of Neutron's wiring and the container's creation, and the
 start after both.  How long these took is told by LXD's events and by the log of Nova's API, not by
-the driver: the second row compares the spawn with that.
+the driver: the last row compares the spawn with that.
 
 The fake driver plugs nothing and waits for nobody.  So ours is also measured in a cloud in which it
 does not wait for Neutron's agent either: ``vif_plugging_timeout`` is 0 there, which operators may
@@ -45,6 +45,7 @@ from aio.settings import DEFAULT_STATE, Settings
 from benchmarks import cloud as clouds
 from benchmarks.contest import write
 from benchmarks.stats import Cost, paired, table
+from benchmarks.tail import Tail
 from benchmarks.witness import Spawn, epoch, watching
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -83,14 +84,16 @@ def main() -> None:
     with watching(LxdDaemon(settings.lxd), settings.log / "nova-api.log") as witness:
         boots = _take_turns(settings, count)
         servers = {boot.server for boot in boots[OURS]}
-        bounds = [(spawn, witness.bound(spawn)) for spawn in log.spawns(servers)]
+        spawns = log.spawns(servers)
+        bounds = witness.bounds(spawns)
     costs = {contestant: [boot.cost for boot in those] for contestant, those in boots.items()}
-    proved = [(Cost(spawn.seconds), Cost(bound)) for spawn, bound in bounds if bound]
-    spawns, least = ([pair[index] for pair in proved] for index in (0, 1))
+    proved = [(spawn, bound) for spawn, bound in zip(spawns, bounds, strict=True) if bound]
+    took = [Cost(spawn.seconds) for spawn, _ in proved]
+    least = [Cost(bound) for _, bound in proved]
     rows = [
         paired("create to ACTIVE", costs[OURS], "fake driver", costs[FAKE], 1.5),
         paired("without waiting for Neutron", costs[HASTY], "fake driver", costs[FAKE], 1.5),
-        paired("spawn in the cloud", spawns, "longer of network and create, + start", least, 1.1),
+        paired("spawn in the cloud", took, "longer of network and create, + start", least, 1.1),
     ]
     builds = log.builds(servers)
     medians = {part: statistics.median(build[part] for build in builds) for part in builds[0]}
@@ -128,12 +131,11 @@ class Log:
     )
 
     def __init__(self, file: Path) -> None:
-        self._file = file
-        self._begin = file.stat().st_size
+        self._tail = Tail(file)
 
     def builds(self, servers: Collection[str]) -> list[dict[str, float]]:
         """Return the parts of these servers' builds, by name, in seconds."""
-        text = self._text()
+        text = self._tail.text()
         spawns = {found["server"]: float(found["spawn"]) for found in self._SPAWN.finditer(text)}
         builds = []
         for found in self._of(self._BUILT, text, servers):
@@ -143,18 +145,13 @@ class Log:
 
     def spawns(self, servers: Collection[str]) -> list[Spawn]:
         """Return when Nova began to spawn these servers, and how long it says that it took."""
-        found = self._of(self._SPAWN, self._text(), servers)
+        found = self._of(self._SPAWN, self._tail.text(), servers)
         times = [(epoch(item["end"]), float(item["spawn"])) for item in found]
         return [Spawn(end - took, took) for end, took in times]
 
     @staticmethod
     def _of(what: re.Pattern[str], text: str, servers: Collection[str]) -> list[re.Match[str]]:
         return [found for found in what.finditer(text) if found["server"] in servers]
-
-    def _text(self) -> str:
-        with self._file.open() as file:
-            file.seek(self._begin)
-            return file.read()
 
 
 def _parts(text: str) -> dict[str, float]:

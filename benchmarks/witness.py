@@ -8,13 +8,14 @@ import os
 import re
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from aio.lxd import LxdDaemon
+from benchmarks.tail import Tail
 
 _EVENT = re.compile(r"^(?P<time>\S+ \S+) .* Creating event network-vif-plugged:", re.MULTILINE)
 
@@ -41,35 +42,34 @@ class Witness:
 
     def __init__(self, operations: Path, api_log: Path) -> None:
         self._operations = operations
-        self._api_log = api_log
-        self._begin = api_log.stat().st_size
+        self._api_log = Tail(api_log)
 
-    def bound(self, spawn: Spawn) -> float | None:
-        """Return the seconds that a spawn needs at least, or None if a part of it is not known.
+    def bounds(self, spawns: Sequence[Spawn]) -> list[float | None]:
+        """Return the seconds that each spawn needs at least, None where a part is not known.
 
         That is the longer of its wait for Neutron and of its container's creation, and the start.
         """
-        end = spawn.begin + spawn.seconds
-        wired = [time for time in self._wired() if spawn.begin < time < end]
-        made, starts = (
-            [item for item in self._of(kind) if spawn.begin < item.begin < end]
-            for kind in ("Creating instance", "Starting instance")
-        )
-        if not (len(wired) == len(made) == len(starts) == 1):
-            return None
-        ready = max(wired[0], made[0].end) - spawn.begin
-        return ready + starts[0].end - starts[0].begin
+        wired = [epoch(found["time"]) for found in _EVENT.finditer(self._api_log.text())]
+        operations = self._read()
+        return [_bound(spawn, wired, operations) for spawn in spawns]
 
-    def _wired(self) -> list[float]:
-        with self._api_log.open() as file:
-            file.seek(self._begin)
-            return [epoch(found["time"]) for found in _EVENT.finditer(file.read())]
-
-    def _of(self, kind: str) -> list[Operation]:
+    def _read(self) -> list[Operation]:
         lines = filter(None, self._operations.read_text().splitlines())
         done = filter(_is_success, map(json.loads, lines))
-        operations = {event["metadata"]["id"]: _operation(event) for event in done}
-        return [item for item in operations.values() if item.kind == kind]
+        return list({event["metadata"]["id"]: _operation(event) for event in done}.values())
+
+
+def _bound(spawn: Spawn, wired: Sequence[float], operations: Sequence[Operation]) -> float | None:
+    end = spawn.begin + spawn.seconds
+    reports = [time for time in wired if spawn.begin < time < end]
+    within = [item for item in operations if spawn.begin < item.begin < end]
+    made, starts = (
+        [item for item in within if item.kind == kind]
+        for kind in ("Creating instance", "Starting instance")
+    )
+    if not (len(reports) == len(made) == len(starts) == 1):
+        return None
+    return max(reports[0], made[0].end) - spawn.begin + starts[0].end - starts[0].begin
 
 
 @contextlib.contextmanager

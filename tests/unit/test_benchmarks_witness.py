@@ -49,8 +49,8 @@ def test_the_longer_of_network_and_creation_counts(
     with (tmp_path / "log").open("a") as log:
         log.write(report(wired))
 
-    assert witness.bound(SPAWN) == pytest.approx(bound, abs=1e-5)
+    assert witness.bounds([SPAWN]) == [pytest.approx(bound, abs=1e-5)]
 
 
 def test_a_spawn_whose_wiring_was_not_seen_proves_nothing(witness: Witness) -> None:
-    assert witness.bound(SPAWN) is None
+    assert witness.bounds([SPAWN]) == [None]
