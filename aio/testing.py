@@ -34,20 +34,22 @@ _CLEANING = 120  # seconds an interrupted pytest gets to tear its fixtures down
 class Ring:
     """Tests that need the same things; ``seconds`` is how long all of them may take.
 
-    ``lanes`` is in how many processes at a time they run, each with daemons of its own; ``up``
-    are the options of ``aio up`` for the cloud in which they run.
+    ``workers`` is among how many processes pytest deals them out, each test to one that is free.
+    ``lanes`` is into how many their files are split beforehand, each with daemons of its own.
+    ``up`` are the options of ``aio up`` for the cloud in which they run.
     """
 
     name: str
     folder: str
     needs_root: bool
     seconds: int
+    workers: int = 0
     lanes: int = 1
     up: str = ""
 
 
 RINGS = (
-    Ring("unit", "tests/unit", needs_root=False, seconds=1500),
+    Ring("unit", "tests/unit", needs_root=False, seconds=1500, workers=2),
     Ring("functional", "tests/functional", needs_root=True, seconds=3000, lanes=2),
     Ring("cloud", CLOUD, needs_root=True, seconds=1500),
     Ring(
@@ -191,7 +193,8 @@ def run_ring(settings: Settings, ring: Ring, arguments: Sequence[str]) -> Count:
 def split(ring: Ring) -> list[list[str]]:
     """Deal a ring's files out to its lanes, like cards."""
     if ring.lanes == 1:
-        return [[ring.folder]]
+        workers = [f"--numprocesses={ring.workers}"] if ring.workers else []
+        return [[*workers, ring.folder]]
     files = sorted(map(str, (REPOSITORY / ring.folder).rglob("test_*.py")))
     return [files[number :: ring.lanes] for number in range(ring.lanes)]
 

@@ -15,6 +15,11 @@ if sys.version_info >= (3, 14):
 else:
     from backports import zstd
 
+try:  # twice as fast; there is none for some architectures
+    from isal import isal_zlib as gunzip
+except ImportError:
+    gunzip = zlib  # type: ignore[misc]
+
 CHUNK = 64 * 1024
 MAX_RATIO = 200
 RATIO_FREE = 512 * 1024**2
@@ -22,6 +27,8 @@ RATIO_FREE = 512 * 1024**2
 _XZ_MEMORY = 128 * 1024 * 1024
 _ZSTD_WINDOW_LOG = 27
 """Binary logarithm of the memory that a zstd stream may ask of its reader; zstd's own limit."""
+_GZIP_ERROR: type[Exception] = gunzip.error  # type: ignore[assignment]  # so says isal's stub
+_ERRORS = (OSError, ValueError, _GZIP_ERROR, lzma.LZMAError, zstd.ZstdError)
 
 
 class Damaged(Exception):
@@ -51,7 +58,7 @@ class _Gunzip:
     """zlib's decompressor in the shape of the other two."""
 
     def __init__(self) -> None:
-        self._zlib = zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)
+        self._zlib = gunzip.decompressobj(wbits=16 + zlib.MAX_WBITS)
 
     @property
     def eof(self) -> bool:
@@ -120,7 +127,7 @@ class _Decompressed(io.RawIOBase):
                 return 0
             try:
                 found = self._decompressor.decompress(data, len(buffer))
-            except (OSError, ValueError, zlib.error, lzma.LZMAError, zstd.ZstdError) as error:
+            except _ERRORS as error:
                 raise Damaged(f"it is corrupt: {error}") from error
             if found:
                 buffer[: len(found)] = found

@@ -36,7 +36,9 @@ def ports():
     """A double of os-vif; the images that Glance gives are tiny, and no port has a tag."""
     untagged = mock.patch("nova.objects.VirtualInterfaceList.get_by_instance_uuid", list_none)
     glance = mock.patch("nova.image.glance.API", GlanceAPI)
-    with Ports().installed() as ports, untagged, glance:
+    # A thread without work looks this often (seconds) whether it is to end.
+    brief = mock.patch("futurist._thread.ThreadWorker.MAX_IDLE_FOR", 0.02)
+    with Ports().installed() as ports, untagged, glance, brief:
         yield ports
         # Nova's own tests insist that nobody's threads are left.
         thread_pool_factory.reset_all_executors()

@@ -254,3 +254,14 @@ def test_chosen_tests_have_one_lane(settings: Settings, tmp_path: Path) -> None:
     (tmp_path / "test_a.py").write_text("def test_good(): pass\n")
 
     assert testing.run_ring(settings, shared, ["-k", "good"]) == testing.Count(passed=1)
+
+
+def test_workers_share_a_ring(settings: Settings, tmp_path: Path) -> None:
+    body = "import os\ndef test_it(): assert os.environ.get('PYTEST_XDIST_WORKER_COUNT') == '3'\n"
+    (tmp_path / "test_a.py").write_text(body)
+    shared = testing.Ring("made-up", str(tmp_path), needs_root=False, seconds=120, workers=3)
+
+    assert testing.run_ring(settings, shared, []) == testing.Count(passed=1)
+    assert testing.run_ring(settings, shared, ["-k", "it", str(tmp_path)]) == testing.Count(
+        failed=1
+    )
