@@ -191,12 +191,15 @@ def run_ring(settings: Settings, ring: Ring, arguments: Sequence[str]) -> Count:
 
 
 def split(ring: Ring) -> list[list[str]]:
-    """Deal a ring's files out to its lanes, like cards."""
+    """Deal a ring's files out to its lanes: the largest first, each to the lane that has least."""
     if ring.lanes == 1:
         workers = [f"--numprocesses={ring.workers}"] if ring.workers else []
         return [[*workers, ring.folder]]
-    files = sorted(map(str, (REPOSITORY / ring.folder).rglob("test_*.py")))
-    return [files[number :: ring.lanes] for number in range(ring.lanes)]
+    sizes = {path: path.stat().st_size for path in (REPOSITORY / ring.folder).rglob("test_*.py")}
+    lanes: list[list[Path]] = [[] for _ in range(ring.lanes)]
+    for path in sorted(sizes, key=lambda path: (-sizes[path], path)):
+        min(lanes, key=lambda lane: sum(sizes[each] for each in lane)).append(path)
+    return [sorted(map(str, lane)) for lane in lanes]
 
 
 def _judged(name: str, status: int, counted: Count, *, chosen: bool) -> Count:

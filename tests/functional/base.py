@@ -65,7 +65,7 @@ def wait_for(condition: Callable, what: str, seconds: float = DEADLINE):
         if time.monotonic() > deadline:
             raise AssertionError(f"waited {seconds} s for {what}")
         time.sleep(pause)
-        # An answer of Nova's API takes a tenth of a second of CPU time, which who is asked needs too.
+        # An answer of Nova's API takes CPU time, which those who work for it need too.
         pause = min(1.5 * pause, 0.4)
     return answer
 

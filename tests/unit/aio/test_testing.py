@@ -223,10 +223,10 @@ def test_ring_ends_at_its_deadline_and_cleans_up(
 
 
 LANES = {
-    "test_a.py": "import os\ndef test_lane(): assert 'NOVA_LXD_TEST_LANE' not in os.environ",
+    "test_a.py": "import os\ndef test_lane(): assert os.environ.get('NOVA_LXD_TEST_LANE', '') == ''",
     "test_b.py": "import os\ndef test_lane(): assert os.environ['NOVA_LXD_TEST_LANE'] == '2'",
-    "test_c.py": "def test_bad(): assert 0",
-    "test_d.py": "import os; os._exit(3)",
+    "test_c.py": "import os; os._exit(3)  # at once",
+    "test_d.py": "def test_bad(): assert 0",
 }
 
 
@@ -243,7 +243,7 @@ def test_lanes_share_a_ring(
     assert testing.run_ring(settings, shared, []) == testing.Count(passed=1, failed=2)
     assert "made-up-2: pytest ended with status 3" in capfd.readouterr().out
 
-    (folder / "test_d.py").unlink()
+    (folder / "test_c.py").unlink()
     assert testing.run_ring(settings, shared, []) == testing.Count(passed=2, failed=1)
     said = capfd.readouterr().out
     assert said.index("test_a.py") < said.index("test_b.py")
