@@ -18,7 +18,7 @@ else:
 try:  # twice as fast; there is none for some architectures
     from isal import isal_zlib as gunzip
 except ImportError:
-    gunzip = zlib  # type: ignore[misc]
+    gunzip = zlib  # type: ignore[misc]  # another module of the same interface
 
 CHUNK = 64 * 1024
 MAX_RATIO = 200
@@ -27,7 +27,7 @@ RATIO_FREE = 512 * 1024**2
 _XZ_MEMORY = 128 * 1024 * 1024
 _ZSTD_WINDOW_LOG = 27
 """Binary logarithm of the memory that a zstd stream may ask of its reader; zstd's own limit."""
-_GZIP_ERROR: type[Exception] = gunzip.error  # type: ignore[assignment]  # so says isal's stub
+_GZIP_ERROR: type[Exception] = gunzip.error  # type: ignore[assignment]  # isal's stub: an instance
 _ERRORS = (OSError, ValueError, _GZIP_ERROR, lzma.LZMAError, zstd.ZstdError)
 
 
