@@ -64,18 +64,17 @@ class Containers:
             return None
         return state if state.uuid == instance.uuid else None
 
-    def is_ours(self, instance: Any, name: str = "") -> bool:
-        """Whether the container of this name is this server, and not one that was in its way.
+    def _own(self, instance: Any, name: str) -> InstanceState | None:
+        """Read the container of this name if it is this server's, and not one in its way.
 
-        :param name: the server's own name unless another is given
         :raises NotFound: there is none
         """
-        name = name or instance.name
-        uuid = self._session.state(name).uuid
-        if uuid != instance.uuid:
-            text = "LXD's instance %s is left alone: its user.nova.uuid is '%s'"
-            LOG.warning(text, name, uuid, instance=instance)
-        return bool(uuid == instance.uuid)
+        state = self._session.state(name)
+        if state.uuid == instance.uuid:
+            return state
+        text = "LXD's instance %s is left alone: its user.nova.uuid is '%s'"
+        LOG.warning(text, name, state.uuid, instance=instance)
+        return None
 
     def create(self, spec: InstanceSpec) -> None:
         """Create an instance with its profile; undoing it is the caller's."""
@@ -125,28 +124,32 @@ class Containers:
         """Stop a server's containers at once; none is success."""
         for name in (instance_translator.rescue_name(instance.name), instance.name):
             with contextlib.suppress(exception.NotFound):
-                if self.is_ours(instance, name):
+                if self._own(instance, name):
                     self._session.change_state(name, "stop", force=True)
 
     def remove_rescue(self, instance: Any) -> None:
         """Remove a server's rescue container; none is success."""
         name = instance_translator.rescue_name(instance.name)
         with contextlib.suppress(exception.NotFound):
-            if self.is_ours(instance, name):
+            if self._own(instance, name):
                 self.remove_instance(name)
+                self.profiles.suspect()
 
     def remove(self, instance: Any) -> None:
         """Remove a server's own container and its profile; nothing left is success."""
         try:
-            if not self.is_ours(instance):
+            own = self._own(instance, instance.name)
+            if own is None:
                 return
             self.remove_instance(instance.name)
         except exception.NotFound:
             LOG.debug("LXD has no such instance", instance=instance)
+            self.profiles.sweep()
         except exception.LXDDriverError:
             with excutils.save_and_reraise_exception():
                 self.profiles.tidy()
-        self.profiles.sweep()
+        else:
+            self.profiles.drop(own.profiles)
 
     def take_snapshot(self, name: str, snapshot: str) -> None:
         """Take a snapshot; one that was left by an action that was cut off is replaced."""

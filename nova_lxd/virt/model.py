@@ -215,6 +215,7 @@ class InstanceState:
     its NICs, ``rescue`` for its rescue container."""
     pool: str = ""
     """The storage pool of its root disk."""
+    profiles: tuple[str, ...] = ()
     reverting: bool = False
     """Whether a resize of it is being reverted, and its disk is not yet what it was."""
     nics: Mapping[str, Nic] = field(default_factory=dict)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import tenacity
 from oslo_log import log as logging
+from oslo_utils import excutils
 
 from nova_lxd import exception
 from nova_lxd.virt import instance as instance_translator
@@ -29,6 +30,8 @@ class Profiles:
         self._lock = threading.Lock()
         self._awaited: Counter[str] = Counter()
         """How many servers are about to use a profile, which LXD would let us delete until then."""
+        self._suspected = False
+        """Whether there may be profiles that no server uses and nobody remembers."""
 
     @contextlib.contextmanager
     def used(self, spec: InstanceSpec) -> Iterator[None]:
@@ -64,8 +67,34 @@ class Profiles:
         All of them, since one that could not be deleted when it should have been has no owner who
         would remember it.
         """
-        unused = filter(instance_translator.is_profile_of_ours, self._session.unused_profiles())
-        for name in unused:
+        # First, so that what fails beside this sweep is left to the next one.
+        self._suspected = False
+        try:
+            self._delete(self._session.unused_profiles())
+        except exception.LXDDriverError:
+            with excutils.save_and_reraise_exception():
+                self.suspect()
+
+    def suspect(self) -> None:
+        """Have the next removal of a server look for profiles that none uses."""
+        self._suspected = True
+
+    def drop(self, names: Iterable[str]) -> None:
+        """Delete what a removed server had, unless others have it too.
+
+        LXD lists a profile only with all who use it, so this asks for no list while none is needed.
+        """
+        if not self._suspected:
+            try:
+                self._delete(names)
+            except exception.LXDDriverError as error:
+                LOG.debug("LXD's profiles are looked through, since it said: %s", error)
+            else:
+                return
+        self.sweep()
+
+    def _delete(self, names: Iterable[str]) -> None:
+        for name in filter(instance_translator.is_profile_of_ours, names):
             with self._lock:
                 if not self._awaited[name]:
                     with contextlib.suppress(exception.NotFound, exception.InUse):

@@ -9,6 +9,7 @@ import pytest
 import tenacity
 
 from nova_lxd import exception
+from nova_lxd.virt import instance as instance_translator
 from nova_lxd.virt.model import InstanceSpec
 from nova_lxd.virt.profiles import Profiles
 
@@ -74,34 +75,59 @@ def test_others_profiles_are_left_alone(host):
 
 @pytest.fixture
 def failing(host, monkeypatch):
+    """Return what has LXD refuse one kind of request as often as told."""
     monkeypatch.setattr(Profiles.sweep.retry, "wait", tenacity.wait_none())
     session = host.driver._session
-    real = session.unused_profiles
 
-    def fail(times):
+    def fail(method, times):
         left = [True] * times
+        real = getattr(session, method)
 
-        def unused_profiles():
+        def failing(*arguments):
             if left:
                 left.pop()
                 raise exception.LXDUnreachable("LXD is away")
-            return real()
+            return real(*arguments)
 
-        monkeypatch.setattr(session, "unused_profiles", unused_profiles)
+        monkeypatch.setattr(session, method, failing)
 
     return fail
 
 
+def test_a_removal_asks_for_no_list(host, failing):
+    build(host)
+    failing("unused_profiles", 3)
+    host.destroy()
+    assert not profiles(host)
+
+
 def test_a_removal_tries_again(host, failing):
     build(host)
-    failing(2)
+    failing("delete_profile", 1)
+    failing("unused_profiles", 2)
     host.destroy()
     assert not profiles(host)
 
 
 def test_what_a_removal_left_goes_with_the_next_one(host, failing):
+    first, _ = build(host), build(host)
+    shared = host.driver._containers.profiles
+    with shared.used(SPEC):
+        pass
+    failing("unused_profiles", 3)
+    shared.tidy()
+    assert SPEC.profile in profiles(host)
+    host.destroy()
+    assert len(profiles(host)) == 1
+    host.order = first
+    host.destroy()
+    assert not profiles(host)
+
+
+def test_a_removal_that_failed_for_its_profile_succeeds_the_next_time(host, failing):
     build(host)
-    failing(3)
+    failing("delete_profile", 1)
+    failing("unused_profiles", 3)
     with pytest.raises(Exception, match="LXD is away"):
         host.destroy()
     assert len(profiles(host)) == 1
@@ -111,9 +137,21 @@ def test_what_a_removal_left_goes_with_the_next_one(host, failing):
 
 def test_a_repair_does_not_fail_for_it(host, failing):
     build(host)
-    failing(3)
+    failing("unused_profiles", 3)
     host.reboot("HARD")
     assert len(profiles(host)) == 1
+
+
+def test_a_rescue_container_takes_its_own_profile_along(host):
+    """Which is another than the server's when the host's facts have changed in between."""
+    build(host)
+    host.rescue()
+    session = host.driver._session
+    session.create_profile(SPEC.profile, {}, {})
+    rescue = instance_translator.rescue_name(host.order.instance.name)
+    host.lxd.state.projects[PROJECT].instances[rescue].profiles = [SPEC.profile]
+    host.destroy()
+    assert not profiles(host)
 
 
 def test_many_come_and_go_at_once(host):

@@ -295,6 +295,7 @@ def _state(item: Mapping[str, Any]) -> InstanceState:
         status=item["status"],
         id_base=taken.base if taken else None,
         role=config.get(ROLE_KEY, ""),
+        profiles=tuple(item["profiles"] or ()),
         reverting=REVERTING_KEY in config,
         pool=item["expanded_devices"].get("root", {}).get("pool", ""),
         nics={
