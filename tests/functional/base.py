@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import fixtures
+import futurist._thread
 import nova.conf
 import pytest
 from nova import privsep as nova_privsep
@@ -70,6 +71,15 @@ def wait_for(condition: Callable, what: str, seconds: float = DEADLINE):
     return answer
 
 
+def _idle_workers_look_every(seconds: float) -> None:
+    """Set how often a thread of Nova's that has nothing to do looks whether it may end.
+
+    Nova's base of all tests sets 0.01, so that they end soon; the ninety threads that a long test
+    comes to have then take most of a core.
+    """
+    futurist._thread.ThreadWorker.MAX_IDLE_FOR = seconds
+
+
 class ServerTestCase(test.TestCase, integrated_helpers.PlacementInstanceHelperMixin):
     """One nova-compute on the machine's LXD, in a LXD project of the test's own."""
 
@@ -92,6 +102,7 @@ class ServerTestCase(test.TestCase, integrated_helpers.PlacementInstanceHelperMi
         # Before anything of ours, so that it runs after everything else is gone.
         self._project = f"t-{uuid.uuid4().hex[:8]}"
         super().setUp()
+        _idle_workers_look_every(0.5)
         self.addCleanup(self._machine.clean, self._project)
         self._foreign = gather.foreign(self._machine.get, self._project)
         self._allowed_log: list[str] = []
@@ -114,6 +125,8 @@ class ServerTestCase(test.TestCase, integrated_helpers.PlacementInstanceHelperMi
     def start_compute(self) -> None:
         """Start nova-compute; before it ends, the test proves that the host is clean."""
         self.compute = self._start_compute(HOST)
+        # After the proof Nova's services stop, which wait for their workers.
+        self.addCleanup(_idle_workers_look_every, 0.01)
         self.addCleanup(self._prove_clean)
 
     def restart_compute(self) -> None:
