@@ -223,7 +223,7 @@ class FaultTableTest(ServerTestCase):
         """Do the action, wait until Nova has settled; return what an API that answers refuses."""
         if server is None:
             server = self.request_server(flavor=self.flavors[64], **action.request)
-            wait_for(lambda: self.status(server) != "BUILD" and self.idle(server), "the build")
+            wait_for(lambda: self.built(server), "the build")
             return self.api.get_server(server["id"]), ""
         known = len(self.api.get_instance_actions(server["id"]))
         try:
@@ -238,7 +238,7 @@ class FaultTableTest(ServerTestCase):
 
     def settled(self, server: dict, known: int) -> bool:
         """Whether the last action has ended, and Nova does nothing with the server."""
-        if not self.idle(server):
+        if self.is_busy(server["id"]):
             return False
         actions = self.api.get_instance_actions(server["id"])
         if len(actions) == known:
@@ -248,13 +248,10 @@ class FaultTableTest(ServerTestCase):
         # Of two events with one name, as of a resize that is tried again, Nova ends only one.
         begun = {event["event"] for event in events}
         ended = {event["event"] for event in events if event["result"]}
-        return bool(begun) and begun == ended and self.idle(server)
+        return bool(begun) and begun == ended and not self.is_busy(server["id"])
 
-    def idle(self, server: dict) -> bool:
-        try:
-            return not self.api.get_server(server["id"])["OS-EXT-STS:task_state"]
-        except api_client.OpenStackApiNotFoundException:
-            return True
+    def built(self, server: dict) -> bool:
+        return not self.is_busy(server["id"]) and self.status(server) != "BUILD"
 
     def status(self, server: dict) -> str:
         try:
@@ -275,7 +272,7 @@ class FaultTableTest(ServerTestCase):
             return
         instance = objects.Instance.get_by_uuid(context, server["id"])
         self.compute.manager._query_driver_power_state_and_sync(context, instance)
-        wait_for(lambda: self.idle(server), "the server that was synced")
+        self.wait_idle(server)
 
     def bring_back(
         self, action: Action, server: dict, problems: list[str], away: bool = False

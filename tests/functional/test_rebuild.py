@@ -27,9 +27,7 @@ class RebuildTestCase(ServerTestCase):
     def act_from_error(self, server: dict, action: dict, status: str) -> dict:
         """Send an action of a server that may be in ERROR, and wait for ``status``."""
         self.api.post_server_action(server["id"], action)
-        wait_for(
-            lambda: not self.api.get_server(server["id"])["OS-EXT-STS:task_state"], "the action"
-        )
+        self.wait_idle(server)
         return self.wait_status(server, status)
 
     def heal(self, server: dict) -> None:

@@ -26,14 +26,6 @@ class SnapshotTestCase(ServerTestCase):
         self.wait_idle(server)
         return self.glance.show(None, image)
 
-    def wait_idle(self, server: dict) -> None:
-        """Wait until a server has no task."""
-
-        def idle():
-            return not self.api.get_server(server["id"])["OS-EXT-STS:task_state"]
-
-        wait_for(idle, "the server to have no task")
-
     def write(self, server: dict, text: str) -> None:
         """Write a note into the server that its images will have."""
         self.guest(server, "sh", "-c", f"echo {text} >/root/note; chown 1000:1000 /root/note; sync")
