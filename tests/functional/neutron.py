@@ -11,13 +11,12 @@ import copy
 import logging
 import random
 import threading
-import uuid
 from collections.abc import Callable
 
 from nova.tests import fixtures as nova_fixtures
 from oslo_utils import uuidutils
+from ovs import jsonrpc, stream
 
-from nova_lxd.invariants import gather
 from tests.functional.machine import PORT_PREFIX
 
 LOG = logging.getLogger(__name__)
@@ -124,12 +123,18 @@ class Agent(threading.Thread):
 
 
 def plugged(database: str) -> set[str]:
-    """Return the ids of the ports that os-vif has put on a bridge."""
-    ports = gather.ovs_ports(database)
-    return {port.external_ids["iface-id"] for port in ports if _is_plugged(port)}
+    """Return the ids of the ports that os-vif has put on a bridge.
 
-
-def _is_plugged(port) -> bool:
-    with contextlib.suppress(ValueError):
-        return bool(uuid.UUID(port.external_ids.get("iface-id", "")))
-    return False
+    The database is asked directly: ``ovs-vsctl``, so often, took a fifth of the machine.
+    """
+    error, opened = stream.Stream.open_block(stream.Stream.open(database))
+    if error:
+        raise OSError(error, f"Open vSwitch's database {database}")
+    with contextlib.closing(jsonrpc.Connection(opened)) as connection:
+        select = {"op": "select", "table": "Interface", "where": [], "columns": ["external_ids"]}
+        request = jsonrpc.Message.create_request("transact", ["Open_vSwitch", select])
+        error, reply = connection.transact_block(request)
+    if error:
+        raise OSError(error, f"Open vSwitch's database {database}")
+    found = (dict(row["external_ids"][1]).get("iface-id", "") for row in reply.result[0]["rows"])
+    return {port for port in found if uuidutils.is_uuid_like(port)}
