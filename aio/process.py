@@ -205,7 +205,9 @@ class Process:
             record = json.loads(self.pid_file.read_text())
         except (FileNotFoundError, ValueError):
             return None
-        same = record["boot"] == boot_id() and start_time(record["pid"]) == record["started"]
+        started = start_time(record["pid"])
+        # One that ended before it could be looked at has no start on record.
+        same = record["boot"] == boot_id() and started is not None and started == record["started"]
         return record["pid"] if same else None
 
     def start(

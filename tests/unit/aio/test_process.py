@@ -88,6 +88,15 @@ def test_stop_ends_the_children_too(sleeper: Process) -> None:
     process.wait_until(lambda: process.start_time(child) is None, 10, "the child to end")
 
 
+def test_a_process_that_ended_before_it_was_looked_at_does_not_run(
+    sleeper: Process, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(process, "start_time", lambda pid: None)
+    sleeper.start(["true"])
+    assert json.loads(sleeper.pid_file.read_text())["started"] is None
+    assert sleeper.pid is None
+
+
 def test_a_process_that_ends_early_fails_the_wait_at_once_with_its_log(sleeper: Process) -> None:
     sleeper.start(python("import sys; sys.exit('no such database')"))
     began = time.monotonic()
