@@ -12,9 +12,11 @@ from unittest import mock
 
 import nova.conf
 import pytest
+import tenacity
 from nova import thread_pool_factory
 
 from nova_lxd import conf
+from nova_lxd.virt.profiles import Profiles
 from tests.fake_lxd import FakeLXD
 
 from .compute_host import GlanceAPI
@@ -38,7 +40,8 @@ def ports():
     glance = mock.patch("nova.image.glance.API", GlanceAPI)
     # A thread without work looks this often (seconds) whether it is to end.
     brief = mock.patch("futurist._thread.ThreadWorker.MAX_IDLE_FOR", 0.02)
-    with Ports().installed() as ports, untagged, glance, brief:
+    at_once = mock.patch.object(Profiles.sweep.retry, "wait", tenacity.wait_none())
+    with Ports().installed() as ports, untagged, glance, brief, at_once:
         yield ports
         # Nova's own tests insist that nobody's threads are left.
         thread_pool_factory.reset_all_executors()

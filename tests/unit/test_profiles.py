@@ -6,12 +6,10 @@ import contextlib
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-import tenacity
 
 from nova_lxd import exception
 from nova_lxd.virt import instance as instance_translator
 from nova_lxd.virt.model import InstanceSpec
-from nova_lxd.virt.profiles import Profiles
 
 from . import servers
 from .compute_host import PROJECT, Host
@@ -76,7 +74,6 @@ def test_others_profiles_are_left_alone(host):
 @pytest.fixture
 def failing(host, monkeypatch):
     """Return what has LXD refuse one kind of request as often as told."""
-    monkeypatch.setattr(Profiles.sweep.retry, "wait", tenacity.wait_none())
     session = host.driver._session
 
     def fail(method, times):
