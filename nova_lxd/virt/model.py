@@ -216,6 +216,7 @@ class InstanceState:
     pool: str = ""
     """The storage pool of its root disk."""
     profiles: tuple[str, ...] = ()
+    """The names of its profiles."""
     reverting: bool = False
     """Whether a resize of it is being reverted, and its disk is not yet what it was."""
     nics: Mapping[str, Nic] = field(default_factory=dict)
