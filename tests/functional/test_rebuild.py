@@ -22,13 +22,7 @@ class RebuildTestCase(ServerTestCase):
     def rebuild(self, server: dict, image: str = "", status: str = "ACTIVE", **values) -> dict:
         """Rebuild a server and wait for ``status``; by default from the image that boots."""
         body = {"imageRef": image or self.busybox_image(), **values}
-        return self.act_from_error(server, {"rebuild": body}, status)
-
-    def act_from_error(self, server: dict, action: dict, status: str) -> dict:
-        """Send an action of a server that may be in ERROR, and wait for ``status``."""
-        self.api.post_server_action(server["id"], action)
-        self.wait_idle(server)
-        return self.wait_status(server, status)
+        return self.act(server, {"rebuild": body}, status)
 
     def heal(self, server: dict) -> None:
         """Give a server its allocation back, which Nova 34 drops when a rebuild fails."""
@@ -132,7 +126,7 @@ class FailureTest(RebuildTestCase):
         assert self.boot_time(server) == first, "it runs on"
         assert self.lxd_names("instances") == [self.name_of(server)]
         assert len(self.lxd_names("images")) == 1
-        self.act_from_error(server, {"reboot": {"type": "HARD"}}, "ACTIVE")
+        self.act(server, {"reboot": {"type": "HARD"}}, "ACTIVE")
         self.heal(server)
         assert self.has_mark(server)
         self.assert_clean()

@@ -114,7 +114,7 @@ class RebuildTest(SignatureTestCase, RebuildTestCase):
         fault = self.rebuild(server, self.signed(stranger), "ERROR")["fault"]
         assert "certificate validation failed" in fault["message"]
         assert len(self.lxd_names("images")) == 1
-        self.act_from_error(server, {"reboot": {"type": "HARD"}}, "ACTIVE")
+        self.act(server, {"reboot": {"type": "HARD"}}, "ACTIVE")
         self.heal(server)
         assert self.has_mark(server)
 

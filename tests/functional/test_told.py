@@ -77,10 +77,11 @@ class ToldTest(ServerTestCase):
 
     def is_idle(self, server: dict) -> bool:
         """Whether the last action has ended."""
+        if self.is_busy(server["id"]):
+            return False
         last = self.api.get_instance_actions(server["id"])[0]
         found = self.api.get_instance_action_details(server["id"], last["request_id"])
-        ended = all(event["finish_time"] for event in found["events"])
-        return ended and not self.api.get_server(server["id"])["OS-EXT-STS:task_state"]
+        return all(event["finish_time"] for event in found["events"])
 
     def mend(self, server: dict) -> None:
         """Bring a server back to where the next action begins."""
