@@ -52,8 +52,7 @@ def _packages(cloud: Cloud, reporter: Reporter) -> None:
 
 
 def _environment(cloud: Cloud, reporter: Reporter) -> None:
-    if not machine.environment_is_complete(cloud.settings):
-        machine.make_environment(cloud.settings, reporter)
+    machine.ensure_environment(cloud.settings, reporter)
 
 
 def _configuration(cloud: Cloud, reporter: Reporter) -> None:

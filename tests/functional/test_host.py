@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import ovs.json
 from nova.objects import fields
 
 from tests.functional.base import ServerTestCase
 from tests.functional.machine import POOL
+
+
+def test_what_open_vswitch_says_of_its_ports_is_parsed_in_c():
+    """os-vif reads the statistics of all ports of the host, every five seconds."""
+    assert ovs.json.PARSER == ovs.json.PARSER_C
 
 
 class HostTest(ServerTestCase):

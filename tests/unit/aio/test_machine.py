@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import socket
+import sysconfig
 from pathlib import Path
 
 import pytest
 
 from aio import machine
 from aio.errors import AioError
+from aio.report import Reporter
 from aio.settings import Settings
 
 
@@ -110,6 +112,25 @@ def test_the_environment_is_remade_when_a_pin_changes(
     changed.write_text("nova==99")
     monkeypatch.setattr(machine, "CONSTRAINTS", changed)
     assert not machine.environment_is_complete(settings)
+
+
+def test_the_parser_of_the_debian_package_is_lent_to_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = Settings(state=tmp_path / "state")
+    monkeypatch.setattr(machine, "environment_is_complete", lambda settings: True)
+    monkeypatch.setattr(machine, "SYSTEM_PACKAGES", tmp_path / "system")
+    ours = settings.venv / "lib" / "python3.11" / "site-packages" / "ovs"
+    ours.mkdir(parents=True)
+    machine.ensure_environment(settings, Reporter())
+    assert not list(ours.iterdir())  # there is none to lend
+    theirs = tmp_path / "system" / "ovs" / f"_json{sysconfig.get_config_var('EXT_SUFFIX')}"
+    theirs.parent.mkdir(parents=True)
+    theirs.write_text("a library")
+    for _ in range(2):
+        machine.ensure_environment(settings, Reporter())
+    (lent,) = ours.iterdir()
+    assert (lent.name, lent.read_text()) == (theirs.name, "a library")
 
 
 def test_every_requirement_is_pinned() -> None:
