@@ -7,6 +7,7 @@ import pathlib
 import re
 from collections.abc import Iterator
 
+import oslo_messaging.opts
 import pytest
 from oslo_config import cfg
 
@@ -67,6 +68,8 @@ def header_options() -> Iterator[tuple[str, str, str]]:
 def test_commented_options_show_novas_defaults(section: str, name: str, value: str) -> None:
     from nova.conf import CONF
 
+    for group, messaging in oslo_messaging.opts.list_opts():
+        CONF.register_opts(messaging, group=group)  # as an RPC server does when it is made
     options = CONF if section == "DEFAULT" else CONF[section]
     assert name in options, f"Nova has no option [{section}] {name}"
     info = options._group._opts[name] if section != "DEFAULT" else CONF._opts[name]
