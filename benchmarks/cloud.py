@@ -29,10 +29,11 @@ def network(cloud: Any, cidr: str = "10.99.0.0/22") -> Iterator[str]:
         cloud.network.delete_network(made)
 
 
-def order(cloud: Any, name: str, flavor: str, networks: Any, count: int) -> None:
+def order(cloud: Any, name: str, flavor: str, networks: Any, count: int, **more: Any) -> None:
     """Order servers of the tiny image in one request, without waiting.
 
     :param networks: as ``[{"uuid": ...}]``, or ``none``
+    :param more: of the SDK's ``create_server``
     """
     cloud.compute.create_server(
         name=name,
@@ -41,6 +42,7 @@ def order(cloud: Any, name: str, flavor: str, networks: Any, count: int) -> None
         networks=networks,
         min_count=count,
         max_count=count,
+        **more,
     )
 
 
