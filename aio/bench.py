@@ -53,7 +53,7 @@ BENCHES = (
     Bench("outages", 3, cloud=True),
     Bench("scale", 40, cloud=True),
     Bench("memory", 40, cloud=True),
-    Bench("idle", 25, cloud=True),
+    Bench("idle", 40, cloud=True),
 )
 
 

@@ -11,7 +11,6 @@ from aio.cloud import BRIDGES, Cloud
 from aio.errors import AioError
 from aio.process import wait_until
 from aio.report import Reporter
-from aio.run import run
 from aio.services import mariadb, nova, rabbitmq, wsgi
 from aio.services.base import Service, Unit
 
@@ -106,9 +105,7 @@ def _discover(cloud: Cloud, reporter: Reporter) -> None:
         return any(item["state"] == "up" for item in found)
 
     if not mapped():
-        settings = cloud.settings
-        conf = f"--config-file={settings.etc}/nova/nova.conf"
-        run(settings.program("nova-manage"), conf, "cell_v2", "discover_hosts")
+        nova.discover_hosts(cloud.settings)
         compute = cloud.unit(nova.COMPUTE).process
         wait_until(mapped, 120, "the hypervisor to appear in Nova", log=compute.tail)
 

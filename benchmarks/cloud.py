@@ -66,6 +66,11 @@ def is_any(cloud: Any, **filters: Any) -> bool:
     return any(found)
 
 
+def until_built(cloud: Any, seconds: float = DEADLINE, pause: float = 1) -> None:
+    """Wait until none of the benchmarks' servers is being built."""
+    until(lambda: not is_any(cloud, status="BUILD"), "servers to be built", seconds, pause)
+
+
 def until(
     condition: Callable[[], bool], what: str, seconds: float = DEADLINE, pause: float = 0.1
 ) -> None:

@@ -32,7 +32,7 @@ import openstack
 
 from aio.cloud import Cloud
 from aio.process import Process
-from aio.run import run
+from aio.services import nova
 from aio.settings import DEFAULT_STATE, Settings
 from benchmarks import cloud as clouds
 from benchmarks import room, usage
@@ -93,8 +93,7 @@ def fake_compute(api: Any, settings: Settings) -> Iterator[Process]:
         process.start([settings.program("nova-compute"), *configs])
         try:
             process.wait_ready(lambda: getattr(_service(api), "state", "") == "up", 300)
-            conf = f"--config-file={settings.etc}/nova/nova.conf"
-            run(settings.program("nova-manage"), conf, "cell_v2", "discover_hosts")
+            nova.discover_hosts(settings)
             yield process
         finally:
             process.stop()
@@ -109,9 +108,7 @@ def _service(api: Any) -> Any:
 def _fill(api: Any, flavor: str, hosts: tuple[str, ...], count: int) -> None:
     for host in hosts:
         clouds.order(api, NAME, flavor, "none", count, availability_zone=f"nova:{host}")
-    still = f"{count} servers to be built"
-    limit = clouds.DEADLINE + 20 * count
-    clouds.until(lambda: not clouds.is_any(api, status="BUILD"), still, limit, 1)
+    clouds.until_built(api, clouds.DEADLINE + 20 * count)
     failed = [server.fault for server in clouds.servers(api) if server.status != "ACTIVE"]
     if failed:
         raise SystemExit(f"{len(failed)} servers failed, the first with {failed[0]}")
@@ -125,12 +122,9 @@ def _watch(cloud: Cloud, fake: Process, minutes: int) -> tuple[list[Cost], list[
     pids = {"ours": [*parts["nova-compute"], *parts.get("helpers", ())], "fake": [fake.pid]}
     found: dict[str, list[Cost]] = {"ours": [], "fake": []}
     for _ in range(minutes):
-        before, start = usage.cpu_seconds(pids), time.monotonic()
-        time.sleep(MINUTE)
-        after, taken = usage.cpu_seconds(pids), time.monotonic() - start
+        _, taken = usage.watch(pids, MINUTE)
         for who, costs in found.items():
-            share = (after[who] - before[who]) / taken
-            costs.append(Cost(share, share))
+            costs.append(Cost(taken[who], taken[who]))
     return found["ours"], found["fake"]
 
 

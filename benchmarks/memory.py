@@ -96,7 +96,7 @@ def _sample(cloud: Cloud, servers: int) -> Sample:
 def _cycle(api: Any, flavor: str, networks: Any) -> None:
     """Make servers and remove them; all of them must be fine in between."""
     clouds.order(api, NAME, flavor, networks, BATCH)
-    clouds.until(lambda: not clouds.is_any(api, status="BUILD"), "servers to be built", pause=0.5)
+    clouds.until_built(api, pause=0.5)
     servers = clouds.servers(api)
     if [server.status for server in servers] != ["ACTIVE"] * BATCH:
         raise RuntimeError(str([(server.status, server.fault) for server in servers]))

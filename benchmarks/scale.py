@@ -193,9 +193,7 @@ class Run:
 
     def _grow(self, count: int) -> None:
         clouds.order(self.api, NAME, self.flavor, [{"uuid": self.network}], count)
-        still = f"{count} servers to be built"
-        limit = clouds.DEADLINE + 10 * count
-        clouds.until(lambda: not clouds.is_any(self.api, status="BUILD"), still, limit, 1)
+        clouds.until_built(self.api, clouds.DEADLINE + 10 * count)
 
     def _memory(self) -> dict[str, float]:
         return usage.memory_mib(usage.parts(self.cloud)) | {"host": usage.used_mib()}
@@ -204,10 +202,7 @@ class Run:
         """Look on while nobody asks anything of the cloud."""
         parts = usage.parts(self.cloud)
         with self._log.counted() as seen:
-            before, start = usage.cpu_seconds(parts), time.monotonic()
-            time.sleep(seconds)
-            after, taken = usage.cpu_seconds(parts), time.monotonic() - start
-        shares = usage.shares(before, after, taken)
+            taken, shares = usage.watch(parts, seconds)
         return {"seconds": round(taken), "cpu_share": shares, "requests": dict(seen)}
 
     def _deletion(self) -> dict[str, Any]:

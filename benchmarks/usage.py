@@ -113,6 +113,14 @@ def shares(before: Mapping[str, float], after: Mapping[str, float], seconds: flo
     }
 
 
+def watch(found: Parts, seconds: float) -> tuple[float, dict[str, float]]:
+    """Look on, and return for how long, and which share of one core each part took."""
+    before, start = cpu_seconds(found), time.monotonic()
+    time.sleep(seconds)
+    after, taken = cpu_seconds(found), time.monotonic() - start
+    return taken, shares(before, after, taken)
+
+
 class RequestLog:
     """Which requests LXD handles, by its own account.
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from aio.api import Api, ApiError
 from aio.heartbeat import is_fresh
 from aio.process import Process
+from aio.run import run
 from aio.services.base import Service
 from aio.settings import REPOSITORY, Settings
 
@@ -49,6 +50,12 @@ def _compute_env(settings: Settings) -> dict[str, str]:
     if settings.choices.user == "root":
         return {}
     return {"HOME": str(settings.data / "nova")}
+
+
+def discover_hosts(settings: Settings) -> None:
+    """Map new compute services to their cell now; the scheduler would do it within a minute."""
+    conf = _conf(f"{settings.etc}/nova", "nova.conf")
+    run(settings.program("nova-manage"), *conf, "cell_v2", "discover_hosts")
 
 
 CONDUCTOR = _worker("nova-conductor")
