@@ -1,7 +1,7 @@
 """What nova-compute takes while nothing happens: our driver beside Nova's fake one.
 
-Run as root against a cloud that was just brought up and that nobody else uses: threads that wait stay
-after builds of earlier, and take their time in ours alone::
+Run as root against a cloud that was just brought up and that nobody else uses: threads that
+earlier builds left waiting take their time in ours alone::
 
     eval "$(python3 aio env)"; python benchmarks/idle.py [-n 200] [--minutes 11]
 
